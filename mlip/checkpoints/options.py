@@ -1,0 +1,36 @@
+"""Device and precision as users write them."""
+
+from __future__ import annotations
+
+import torch
+
+from mlip.errors import OptionError
+
+DTYPES = {"float32": torch.float32, "single": torch.float32, "float64": torch.float64, "double": torch.float64}
+
+
+def as_dtype(dtype: torch.dtype | str | None, default: torch.dtype) -> torch.dtype:
+    """Return float32 or float64 from a torch dtype, `"float32"`, `"float64"`, `"single"` or `"double"`."""
+    chosen = default if dtype is None else DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.float64):
+        raise OptionError(f"dtype {dtype!r} is not supported; allowed: {', '.join(DTYPES)}")
+    return chosen
+
+
+def as_device(device: torch.device | str | None, default: torch.device) -> torch.device:
+    """Return a usable torch device.
+
+    Raises:
+        OptionError: a name torch does not know, or CUDA where there is none.
+    """
+    if device is None:
+        return default
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise OptionError(f"device {device!r} is unknown; use 'cpu', 'cuda' or 'cuda:<index>'") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {device!r} is not supported; use 'cpu', 'cuda' or 'cuda:<index>'")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise OptionError(f"device {device!r} was asked for but torch sees no CUDA device; use device='cpu'")
+    return chosen

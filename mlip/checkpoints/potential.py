@@ -1,0 +1,194 @@
+"""`Potential`: a model with its papers, ready to predict."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlip.checkpoints import format as file_format
+from mlip.checkpoints.info import ModelInfo
+from mlip.elements import SYMBOLS
+from mlip.errors import NonFiniteError
+from mlip.graph import AtomGraph, Structure, build_graph, check_elements
+from mlip.models.base import EnergyModel
+from mlip.neighbors import NeighborList
+from mlip.nn.derivatives import BatchPrediction, evaluate
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a potential says of one structure.
+
+    Attributes:
+        energy: total energy, eV.
+        energies: [N] float64, eV, energy of each atom; they sum to `energy`.
+        forces: [N, 3] float64, eV/A; None if not asked for.
+        stress: [3, 3] float64, eV/A^3, positive under tension; None if not asked for or where the
+            structure has no volume (molecules).
+    """
+
+    energy: float
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64] | None
+    stress: NDArray[np.float64] | None
+
+
+class Potential:
+    """A model, its provenance and the file it came from. Immutable; `to` returns a new one."""
+
+    def __init__(self, model: EnergyModel, info: ModelInfo, path: Path | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._info = info
+        self.path = path
+
+    def __repr__(self) -> str:
+        return (f"Potential({self.info.name or self.info.family!r}, elements={''.join(self.elements[:12])}, "
+                f"cutoff={self.cutoff:g} A, {str(self.dtype).removeprefix('torch.')}, {self.device})")
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """Family, licence, citation, training data, units and sha256 of the weights."""
+        header, tensors = self._content()
+        return ModelInfo(**{**self._info.to_dict(), "sha256": file_format.content_hash(header, tensors)})
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols the model knows."""
+        return tuple(SYMBOLS[z] for z in self.model.config.atomic_numbers)
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff radius of the neighbour list, A."""
+        return self.model.config.cutoff
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the output heads; choose with `atoms.info["head"]` where there are several."""
+        return self.model.config.heads
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Working precision."""
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device the model runs on."""
+        return self.model.device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Potential:
+        """Return the potential on another device or in another precision; itself if nothing changes."""
+        from mlip.checkpoints.options import as_device, as_dtype
+
+        new_device, new_dtype = as_device(device, self.device), as_dtype(dtype, self.dtype)
+        if (new_device, new_dtype) == (self.device, self.dtype):
+            return self
+        model = copy.deepcopy(self.model).to(device=new_device, dtype=new_dtype)
+        return Potential(model, self._info, self.path)
+
+    def graph(self, structures: Sequence[Structure],
+              edges: Sequence[NeighborList] | None = None) -> AtomGraph:
+        """Return the batch graph of structures for this model; checks the elements."""
+        for structure in structures:
+            check_elements(structure.numbers, self.model.config.atomic_numbers)
+        return build_graph(structures, self.cutoff, heads=self.heads, dtype=self.dtype, device=self.device,
+                           edges=edges)
+
+    def evaluate(self, structures: Sequence[Structure], *, forces: bool = True, stress: bool = True,
+                 edges: Sequence[NeighborList] | None = None) -> list[Prediction]:
+        """Predict for structures in one batch.
+
+        Args:
+            structures: any number; an empty list gives an empty list.
+            forces: whether to compute forces.
+            stress: whether to compute the stress of the structures that have a volume.
+            edges: neighbour lists already known.
+
+        Raises:
+            UnknownElementError, StructureError: bad input.
+            NonFiniteError: the model returned NaN or infinity; names the atoms.
+        """
+        stress = stress and any(s.volume is not None for s in structures)
+        graph = self.graph(structures, edges)
+        result = evaluate(self.model, graph, forces=forces, stress=stress)
+        return _split(result, structures, [len(s) for s in structures])
+
+    @overload
+    def predict(self, atoms: Atoms, *, forces: bool = True, stress: bool = True) -> Prediction: ...
+    @overload
+    def predict(self, atoms: Sequence[Atoms], *, forces: bool = True, stress: bool = True) -> list[Prediction]: ...
+    def predict(self, atoms: Atoms | Sequence[Atoms], *, forces: bool = True,
+                stress: bool = True) -> Prediction | list[Prediction]:
+        """Predict energy, forces and stress of ASE atoms.
+
+        Args:
+            atoms: one `ase.Atoms`, or a sequence that is evaluated as one batch. `atoms.info` may hold
+                `charge`, `spin` (2S+1) and `head`.
+            forces: whether to compute forces.
+            stress: whether to compute the stress of periodic structures.
+
+        Returns:
+            One `Prediction`, or a list of them.
+
+        Raises:
+            UnknownElementError, StructureError: bad input.
+            NonFiniteError: the model returned NaN or infinity; names the atoms.
+        """
+        from mlip.io.ase import structure_of
+
+        single = hasattr(atoms, "get_positions")
+        listed = [atoms] if single else list(atoms)
+        results = self.evaluate([structure_of(a) for a in listed], forces=forces, stress=stress)
+        return results[0] if single else results
+
+    def save(self, path: str | Path) -> Path:
+        """Write the potential to one file (`.mlip`, safetensors with a JSON header) and return its path."""
+        header, tensors = self._content()
+        target = Path(path).expanduser()
+        file_format.write(target, header, tensors)
+        self.path = target.resolve()
+        return target
+
+    def _content(self) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
+        info = {k: v for k, v in self._info.to_dict().items() if k != "sha256"}
+        header: dict[str, object] = {"config": self.model.config.to_dict(), "info": info}
+        return header, {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
+
+
+def _split(result: BatchPrediction, structures: Sequence[Structure], sizes: list[int]) -> list[Prediction]:
+    """Cut a batch into predictions; stop at numbers that are none."""
+    energies = np.split(result.energies.cpu().numpy(), np.cumsum(sizes)[:-1])
+    forces = None if result.forces is None else np.split(
+        result.forces.cpu().numpy().astype(np.float64), np.cumsum(sizes)[:-1])
+    stress = None if result.stress is None else result.stress.cpu().numpy().astype(np.float64)
+    out = []
+    for b, structure in enumerate(structures):
+        prediction = Prediction(float(energies[b].sum()), energies[b], None if forces is None else forces[b],
+                                None if stress is None or structure.volume is None else stress[b])
+        _check_finite(prediction, b if len(structures) > 1 else None)
+        out.append(prediction)
+    return out
+
+
+def _check_finite(p: Prediction, index: int | None) -> None:
+    bad = ~np.isfinite(p.energies)
+    if p.forces is not None:
+        bad |= ~np.isfinite(p.forces).all(axis=1)
+    where = "" if index is None else f" of structure {index}"
+    if bad.any():
+        atoms = np.flatnonzero(bad)
+        raise NonFiniteError(f"the model returned NaN or infinity for {len(atoms)} atom(s){where}, first "
+                             f"{atoms[:10].tolist()}; look for atoms far too close to each other", atoms.tolist())
+    if p.stress is not None and not np.isfinite(p.stress).all():
+        raise NonFiniteError(f"the model returned a stress{where} that is NaN or infinite")

@@ -1,0 +1,31 @@
+"""Chemical symbols by atomic number, and the names they turn back into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlip.errors import StructureError
+
+SYMBOLS: tuple[str, ...] = tuple(
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br "
+    "Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er "
+    "Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md "
+    "No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og".split()
+)
+NUMBERS: dict[str, int] = {symbol: z for z, symbol in enumerate(SYMBOLS) if z}
+
+
+def atomic_numbers(elements: Iterable[str | int]) -> tuple[int, ...]:
+    """Return the atomic numbers of symbols or numbers, in the order given.
+
+    Raises:
+        StructureError: for a name or number that is no element (1 to 118).
+    """
+    out = []
+    for element in elements:
+        z = NUMBERS.get(element) if isinstance(element, str) else int(element)
+        if z is None or not 1 <= z < len(SYMBOLS):
+            raise StructureError(f"{element!r} is no chemical element; give symbols such as 'C' or atomic "
+                                 f"numbers from 1 to {len(SYMBOLS) - 1}")
+        out.append(z)
+    return tuple(out)

@@ -1,0 +1,70 @@
+"""Every error the package raises on purpose.
+
+Each message names what was given, what is allowed and what to do. Catch `MLIPError` for all of
+them; each class also derives from the built-in exception a Python programmer would expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MLIPError(Exception):
+    """Base class of all errors raised by mlip."""
+
+
+class StructureError(MLIPError, ValueError):
+    """A structure that cannot be evaluated: bad shapes, values, cell, coincident atoms."""
+
+
+class UnknownElementError(StructureError):
+    """A structure holds elements the model was not made for."""
+
+
+class TopologyError(StructureError):
+    """An OpenMM topology, atom selection or System that does not fit the model."""
+
+
+class OptionError(MLIPError, ValueError):
+    """An argument or option outside its allowed values."""
+
+
+class ConfigError(OptionError):
+    """A model configuration that describes no model."""
+
+
+class ModelFileError(MLIPError, ValueError):
+    """A model file that is truncated, altered, foreign, or of an unknown version."""
+
+
+class ModelNotFoundError(MLIPError, FileNotFoundError):
+    """A model name or path that leads nowhere."""
+
+
+class UnsupportedModelError(ModelFileError):
+    """A foreign model whose class or options mlip does not implement."""
+
+
+class MissingDependencyError(MLIPError, ImportError):
+    """An optional package is needed for what was asked."""
+
+    @classmethod
+    def of(cls, package: str, extra: str) -> MissingDependencyError:
+        """Return the error for a missing `package` that the extra `extra` installs."""
+        return cls(f"this needs the package '{package}', which is not installed; "
+                   f"install it with: pip install \"mlip-md[{extra}]\"")
+
+
+class InstallationError(MLIPError, ImportError):
+    """The installation is damaged, e.g. two distributions share the import name `mlip`."""
+
+
+class NonFiniteError(MLIPError, ArithmeticError):
+    """A prediction holds NaN or infinity; `atoms` lists the indices of the atoms concerned."""
+
+    def __init__(self, message: str, atoms: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.atoms = tuple(int(i) for i in atoms)
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.atoms)

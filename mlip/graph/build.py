@@ -1,0 +1,102 @@
+"""Structures and a cutoff -> `AtomGraph`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlip.elements import SYMBOLS
+from mlip.errors import OptionError, StructureError, UnknownElementError
+from mlip.graph.atomgraph import AtomGraph
+from mlip.graph.structure import MIN_DISTANCE, Structure
+from mlip.neighbors import NeighborList, neighbor_list
+
+
+def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
+    """Raise `UnknownElementError` naming the elements in `numbers` that are not in `allowed`."""
+    unknown = sorted(set(numbers.tolist()) - set(allowed))
+    if unknown:
+        names = ", ".join(SYMBOLS[z] for z in unknown)
+        atoms = np.flatnonzero(np.isin(numbers, unknown))[:10].tolist()
+        raise UnknownElementError(f"the model does not know the element(s) {names} (atoms {atoms}); "
+                                  f"it was made for {', '.join(SYMBOLS[z] for z in allowed)}")
+
+
+def check_distances(structure: Structure, edges: NeighborList) -> None:
+    """Raise `StructureError` naming two atoms that sit on top of each other."""
+    r = structure.positions
+    vectors = r[edges.senders] - r[edges.receivers] + edges.shifts @ structure.cell
+    squared = np.einsum("ed,ed->e", vectors, vectors)
+    if squared.size and squared.min() < MIN_DISTANCE**2:
+        e = int(squared.argmin())
+        raise StructureError(f"atoms {edges.receivers[e]} and {edges.senders[e]} are {squared[e] ** 0.5:.1e} A apart"
+                             f" (less than {MIN_DISTANCE} A); two atoms cannot share one place")
+
+
+def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequence[str] = ("default",),
+                dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu",
+                edges: Sequence[NeighborList] | None = None) -> AtomGraph:
+    """Return the batch graph of some structures.
+
+    Args:
+        structures: B structures.
+        cutoff: A.
+        heads: names of the model's heads.
+        dtype: of all floating-point fields.
+        device: of all fields.
+        edges: neighbour lists already known, one for each structure.
+
+    Raises:
+        StructureError: atoms on top of each other.
+        OptionError: an unknown head.
+    """
+    if edges is None:
+        edges = [neighbor_list(s.positions, cutoff, s.cell, s.pbc) for s in structures]
+    for structure, lists in zip(structures, edges, strict=True):
+        check_distances(structure, lists)
+    sizes = np.array([len(s) for s in structures], dtype=np.int64)
+    first = np.concatenate([[0], np.cumsum(sizes)])[: len(structures)]
+
+    def joined(arrays: list[NDArray[np.generic]], shape: tuple[int, ...], kind: type) -> NDArray[np.generic]:
+        return np.concatenate([np.asarray(a, dtype=kind).reshape(-1, *shape) for a in arrays]
+                              or [np.zeros((0, *shape), kind)])
+
+    def floats(array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
+
+    def integers(values: NDArray[np.generic] | list[int]) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(device)
+
+    senders = joined([e.senders + o for e, o in zip(edges, first, strict=True)], (), np.int64)
+    receivers = joined([e.receivers + o for e, o in zip(edges, first, strict=True)], (), np.int64)
+    volumes = np.array([np.nan if s.volume is None else s.volume for s in structures], dtype=np.float64)
+    return AtomGraph(
+        positions=floats(joined([s.positions for s in structures], (3,), np.float64)),
+        numbers=integers(joined([s.numbers for s in structures], (), np.int64)),
+        cell=floats(joined([s.cell for s in structures], (3, 3), np.float64)),
+        edge_index=integers(np.stack([senders, receivers])),
+        shifts=floats(joined([e.shifts for e in edges], (3,), np.float64)),
+        batch=integers(np.repeat(np.arange(len(structures)), sizes)),
+        volume=floats(volumes),
+        charge=integers([s.charge for s in structures]),
+        spin=integers([s.spin for s in structures]),
+        head=integers([head_index(s.head, heads) for s in structures]),
+    )
+
+
+def head_index(head: str | None, heads: Sequence[str]) -> int:
+    """Return the index of a head by name; None stands for the only one.
+
+    Raises:
+        OptionError: unknown name, or none given where the model has several heads.
+    """
+    if head is None:
+        if len(heads) == 1:
+            return 0
+        raise OptionError(f"the model has the heads {', '.join(heads)}; choose one with atoms.info['head']")
+    if head not in heads:
+        raise OptionError(f"the model has no head {head!r}; allowed: {', '.join(heads)}")
+    return list(heads).index(head)

@@ -1,0 +1,131 @@
+"""`Structure`: one set of atoms as validated numpy arrays, the common currency of all engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mlip.elements import SYMBOLS
+from mlip.errors import StructureError
+
+MIN_DISTANCE = 1e-3  # Angstrom; closer pairs are taken for a mistake in the input
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One structure. Make it with `Structure.create`, which checks everything.
+
+    Attributes:
+        numbers: [N] int64, atomic numbers.
+        positions: [N, 3] float64, A.
+        cell: [3, 3] float64, A, rows are lattice vectors; zero rows where there is none.
+        pbc: [3] bool, periodic directions.
+        charge: total charge, e.
+        spin: multiplicity 2S+1.
+        head: name of the model head, None for the model's default.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+    charge: int = 0
+    spin: int = 1
+    head: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def volume(self) -> float | None:
+        """Volume of the user's cell in A^3; None where no direction is periodic or the cell is flat."""
+        volume = abs(float(np.linalg.det(self.cell)))
+        return volume if self.pbc.any() and volume > 1e-6 else None
+
+    @classmethod
+    def create(cls, numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike | None = None,
+               pbc: bool | ArrayLike = False, *, charge: float = 0, spin: float = 1,
+               head: str | None = None) -> Structure:
+        """Check and convert arrays to a `Structure`.
+
+        Args:
+            numbers: [N] atomic numbers, 1 to 118.
+            positions: [N, 3], A, finite.
+            cell: [3, 3] rows, or [3] edge lengths, A; needed for periodic directions.
+            pbc: one flag or three.
+            charge: total charge, a whole number of e.
+            spin: multiplicity 2S+1, a whole number from 1.
+            head: name of the model head.
+
+        Raises:
+            StructureError: naming what is wrong.
+        """
+        z = _numbers(numbers)
+        r = _floats(positions, "positions")
+        if r.size == 0:
+            r = r.reshape(0, 3)
+        if r.shape != (len(z), 3):
+            raise StructureError(f"positions have shape {r.shape}; {len(z)} atomic numbers need ({len(z)}, 3)")
+        _finite(r, "positions of atoms")
+        h, periodic = _cell(cell, pbc)
+        return cls(z, r, h, periodic, _whole(charge, "charge", None), _whole(spin, "spin (2S+1)", 1),
+                   None if head is None else str(head))
+
+
+def _floats(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StructureError(f"{name} cannot be read as numbers: {error}") from None
+    return array
+
+
+def _numbers(numbers: ArrayLike) -> NDArray[np.int64]:
+    raw = _floats(numbers, "atomic numbers").reshape(-1)
+    z = np.where(np.isfinite(raw), raw, 0).astype(np.int64)
+    bad = np.flatnonzero((z != raw) | (z < 1) | (z >= len(SYMBOLS)))
+    if bad.size:
+        raise StructureError(f"atomic numbers must be whole and from 1 to {len(SYMBOLS) - 1}; "
+                             f"{raw[bad[0]]:g} was given for atom {bad[0]}")
+    return z
+
+
+def _finite(array: NDArray[np.float64], name: str) -> None:
+    bad = np.unique(np.nonzero(~np.isfinite(array))[0])
+    if bad.size:
+        raise StructureError(f"NaN or infinite values in {name} {bad[:10].tolist()}")
+
+
+def _cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    flags = np.asarray(pbc)
+    if flags.shape not in ((), (1,), (3,)):
+        raise StructureError(f"pbc must be one flag or three; shape {flags.shape} was given")
+    periodic = np.array(np.broadcast_to(flags.astype(bool), (3,)))
+    h = np.zeros((3, 3)) if cell is None else _floats(cell, "cell")
+    if h.shape == (3,):
+        h = np.diag(h)
+    if h.shape != (3, 3):
+        raise StructureError(f"cell must have shape (3, 3), rows in Angstrom, or (3,); {h.shape} was given")
+    _finite(h, "cell vectors")
+    lengths = np.linalg.norm(h, axis=1)
+    zero = np.flatnonzero(periodic & (lengths < MIN_DISTANCE))
+    if zero.size:
+        raise StructureError(f"periodic along {zero.tolist()} but that cell vector is zero; "
+                             "set the cell, or pbc=False for a molecule")
+    rows = h[periodic] / lengths[periodic, None]
+    if len(rows) and np.linalg.svd(rows, compute_uv=False).min() < 1e-6:
+        raise StructureError(f"the periodic cell vectors are linearly dependent: {h[periodic].tolist()}")
+    return h, periodic
+
+
+def _whole(value: float, name: str, smallest: int | None) -> int:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise StructureError(f"{name} must be a whole number; {value!r} was given") from None
+    if not np.isfinite(number) or number != round(number) or (smallest is not None and number < smallest):
+        least = "" if smallest is None else f" from {smallest}"
+        raise StructureError(f"{name} must be a whole number{least}; {value!r} was given")
+    return round(number)

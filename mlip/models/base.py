@@ -1,0 +1,94 @@
+"""The contract every model family keeps: configuration in, energies per atom out."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mlip.errors import ConfigError
+from mlip.graph import AtomGraph
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Fields common to all families; each family derives its own frozen dataclass.
+
+    Attributes:
+        atomic_numbers: elements of the model, ascending.
+        cutoff: A.
+        heads: names of the output heads.
+    """
+
+    family: ClassVar[str] = ""
+    atomic_numbers: tuple[int, ...]
+    cutoff: float
+    heads: tuple[str, ...] = ("default",)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-compatible values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Make a configuration from JSON values; unknown fields raise `ConfigError`."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown {cls.family} option(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except TypeError as error:
+            raise ConfigError(f"{cls.family} configuration: {error}") from None
+
+
+class EnergyModel(nn.Module, ABC):
+    """A model of the potential energy.
+
+    A model computes energies only; `mlip.nn.derivatives` turns them into forces and stress. Its
+    floating-point parameters share one dtype, except `atomic_energies`, which stays float64: total
+    energies of thousands of eV do not fit float32.
+    """
+
+    config: ModelConfig
+    atomic_energies: Tensor  # [heads, elements] float64, eV
+
+    @abstractmethod
+    def forward(self, graph: AtomGraph) -> Tensor:
+        """Return the interaction energy of each atom, [N] in eV, without the isolated-atom energies."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the weights."""
+        return next(p.dtype for p in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(p.device for p in self.parameters())
+
+    def element_index(self, numbers: Tensor) -> Tensor:
+        """Return the position of each atomic number in the model's element table, [N] int64."""
+        table: Tensor = self.element_table
+        return table[numbers]
+
+    def isolated_energies(self, graph: AtomGraph) -> Tensor:
+        """Return the energy of each atom on its own, [N] float64, eV."""
+        return self.atomic_energies[graph.head[graph.batch], self.element_index(graph.numbers)]
+
+    def _register_elements(self, atomic_energies: Tensor) -> None:
+        z = torch.tensor(self.config.atomic_numbers)
+        table = torch.full((119,), -1, dtype=torch.int64)
+        table[z] = torch.arange(len(z))
+        self.register_buffer("element_table", table, persistent=False)
+        self.register_buffer("atomic_energies", atomic_energies.to(torch.float64))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> EnergyModel:
+        kept = self.atomic_energies
+        super()._apply(fn, recurse)
+        self.atomic_energies = kept.to(device=self.atomic_energies.device)
+        return self

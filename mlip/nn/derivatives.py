@@ -1,0 +1,96 @@
+"""The only place where an energy becomes forces and stress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mlip.graph import AtomGraph
+
+
+class EnergyFunction(Protocol):
+    """What can be differentiated here; `mlip.models.base.EnergyModel` is one."""
+
+    def __call__(self, graph: AtomGraph) -> Tensor:
+        """Return the interaction energy of each atom, [N] eV."""
+
+    def isolated_energies(self, graph: AtomGraph) -> Tensor:
+        """Return the isolated-atom energy of each atom, [N] float64 eV."""
+
+
+@dataclass(frozen=True)
+class BatchPrediction:
+    """Predictions for B structures with N atoms.
+
+    Attributes:
+        energy: [B] float64, eV.
+        energies: [N] float64, eV, energy of each atom.
+        forces: [N, 3] eV/A, or None.
+        stress: [B, 3, 3] eV/A^3, dE/dstrain/V, positive under tension; NaN where a structure has no
+            volume; or None.
+        interaction: [N] eV, energies without the isolated-atom part, in the dtype of the model.
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+    interaction: Tensor
+
+
+def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, stress: bool = False,
+             training: bool = False) -> BatchPrediction:
+    """Evaluate a model and, by one backward pass, the derivatives of its energy.
+
+    A symmetric strain e acts on positions and cell, r -> r (1 + e); forces are -dE/dr and the stress
+    is dE/de / V at e = 0 (Knuth et al., Comput. Phys. Commun. 190, 33 (2015)).
+
+    Args:
+        model: energies come from `model(graph)` and `model.isolated_energies(graph)`.
+        graph: in the dtype and on the device of the model.
+        forces: whether to return forces.
+        stress: whether to return the stress.
+        training: keep the graph of the derivatives, so that a loss on forces can be differentiated.
+
+    Returns:
+        Tensors detached from the autograd graph unless `training`.
+    """
+    derive = forces or stress
+    with torch.set_grad_enabled(derive or training):
+        positions = graph.positions.detach().requires_grad_(derive)
+        strain = torch.zeros_like(graph.cell, requires_grad=stress)
+        strained = graph.replace(positions=positions)
+        if stress:
+            deform = torch.eye(3, dtype=strain.dtype, device=strain.device) + 0.5 * (strain + strain.mT)
+            strained = graph.replace(
+                positions=torch.einsum("nd,nde->ne", positions, deform[graph.batch]), cell=graph.cell @ deform)
+        interaction = model(strained)
+        gradients: tuple[Tensor | None, ...] = (None, None)
+        if derive:
+            gradients = _gradients(interaction, [positions, strain] if stress else [positions], training)
+    energies = interaction.to(torch.float64) + model.isolated_energies(graph)
+    energy = energies.new_zeros(graph.num_structures).index_add(0, graph.batch, energies)
+    result = BatchPrediction(
+        energy=energy,
+        energies=energies,
+        forces=-gradients[0] if forces and gradients[0] is not None else None,
+        stress=gradients[1] / graph.volume[:, None, None] if stress and gradients[1] is not None else None,
+        interaction=interaction,
+    )
+    return result if training else _detached(result)
+
+
+def _gradients(interaction: Tensor, inputs: list[Tensor], training: bool) -> tuple[Tensor, ...]:
+    if not interaction.requires_grad:  # no edge, so no dependence on positions
+        return tuple(torch.zeros_like(x) for x in inputs)
+    grads = torch.autograd.grad(interaction.sum(), inputs, create_graph=training, allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True))
+
+
+def _detached(p: BatchPrediction) -> BatchPrediction:
+    return BatchPrediction(p.energy.detach(), p.energies.detach(),
+                           None if p.forces is None else p.forces.detach(),
+                           None if p.stress is None else p.stress.detach(), p.interaction.detach())
