@@ -1,1 +1,9 @@
-"""."""
+"""Models with their papers: make, load, save, and ask them."""
+
+from mlip.checkpoints.create import create, from_reference
+from mlip.checkpoints.evaluator import Evaluator
+from mlip.checkpoints.info import ModelInfo
+from mlip.checkpoints.load import bundled, load
+from mlip.checkpoints.potential import Potential, Prediction
+
+__all__ = ["Evaluator", "ModelInfo", "Potential", "Prediction", "bundled", "create", "from_reference", "load"]

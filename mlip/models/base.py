@@ -29,6 +29,17 @@ class ModelConfig:
     cutoff: float
     heads: tuple[str, ...] = ("default",)
 
+    def __post_init__(self) -> None:
+        """Check the common fields; raises `ConfigError`."""
+        z = self.atomic_numbers
+        if not z or list(z) != sorted(set(z)) or not all(isinstance(i, int) and 1 <= i <= 118 for i in z):
+            raise ConfigError("atomic_numbers must be ascending, distinct numbers from 1 to 118, at least one; "
+                              f"{z!r} was given")
+        if not isinstance(self.cutoff, (int, float)) or not 0 < self.cutoff < 100:
+            raise ConfigError(f"cutoff must be a positive number of Angstrom below 100; {self.cutoff!r} was given")
+        if not self.heads or len(set(self.heads)) != len(self.heads):
+            raise ConfigError(f"heads must be distinct names, at least one; {self.heads!r} was given")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-compatible values."""
         return dataclasses.asdict(self)

@@ -1,1 +1,7 @@
-"""."""
+"""Neighbour lists: one function for every cell, and a list with a skin for dynamics."""
+
+from mlip.neighbors.celllist import neighbor_list
+from mlip.neighbors.edges import NeighborList
+from mlip.neighbors.skin import VerletSkin
+
+__all__ = ["NeighborList", "VerletSkin", "neighbor_list"]

@@ -1,0 +1,91 @@
+"""New potentials: untrained, or from the weights of a reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlip.checkpoints.info import ModelInfo
+from mlip.checkpoints.options import as_dtype
+from mlip.checkpoints.potential import Potential
+from mlip.elements import atomic_numbers
+from mlip.errors import ConfigError, UnsupportedModelError
+from mlip.models import EnergyModel, ModelConfig
+from mlip.models import family as family_of
+
+
+def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff: float = 5.0,
+           dtype: torch.dtype | str = "float32", **config: Any) -> Potential:
+    """Return an untrained potential with random weights, for benchmarks and training.
+
+    Args:
+        family: name of the model family, e.g. `"mace"`.
+        elements: symbols or atomic numbers; the order does not matter.
+        seed: of the random weights; the random state of torch is left as it was.
+        cutoff: A.
+        dtype: `"float32"` or `"float64"`.
+        config: further fields of the configuration of the family, e.g. `channels=32`.
+
+    Raises:
+        OptionError, ConfigError: unknown family, unknown option or impossible value.
+        StructureError: an element that is none.
+    """
+    kind = family_of(family)
+    if isinstance(elements, str):
+        raise ConfigError(f"elements must be a list such as ['H', 'O'], not the string {elements!r}")
+    numbers = tuple(sorted(set(atomic_numbers(elements))))
+    settings = kind.config.from_dict({**config, "atomic_numbers": numbers, "cutoff": cutoff})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(settings, as_dtype(dtype, torch.float32))
+    return Potential(model, ModelInfo(family=family, description=f"untrained, seed {seed}"))
+
+
+def build(config: ModelConfig, dtype: torch.dtype) -> EnergyModel:
+    """Return a model with random weights in the given precision, whatever torch's default dtype is."""
+    model: EnergyModel = family_of(config.family).model(config)
+    return model.to(dtype)
+
+
+def from_weights(config: ModelConfig, weights: Mapping[str, Tensor], info: ModelInfo,
+                 path: Path | None = None) -> Potential:
+    """Return the potential of a configuration and its state dict; keeps the dtype of the weights.
+
+    Raises:
+        UnsupportedModelError: tensors missing, left over, or of the wrong shape.
+    """
+    kinds = {t.dtype for k, t in weights.items() if t.is_floating_point() and k != "atomic_energies"}
+    if len(kinds) != 1 or kinds - {torch.float32, torch.float64}:
+        raise UnsupportedModelError(f"weights must all be float32 or all float64; found {sorted(map(str, kinds))}")
+    with torch.random.fork_rng(devices=[]):
+        model = build(config, kinds.pop())
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise UnsupportedModelError(f"the weights do not fit the configuration: {error}") from None
+    return Potential(model, info, path)
+
+
+def from_reference(family: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Potential:
+    """Return a potential with the weights of a reference implementation; keeps their dtype.
+
+    Args:
+        family: `"mace"` (mace-torch).
+        state_dict: the reference's own keys.
+        config: the reference's constructor arguments, with `model_class` naming its class. Models with
+            several heads choose one by `atoms.info["head"]`.
+
+    Raises:
+        OptionError: unknown family.
+        UnsupportedModelError: options or tensors that mlip does not implement, by name.
+    """
+    tensors = {k: torch.as_tensor(v) for k, v in state_dict.items()}
+    try:
+        ours, weights = family_of(family).convert(tensors, config)
+    except KeyError as error:
+        raise UnsupportedModelError(f"the reference configuration lacks {error}") from None
+    return from_weights(ours, weights, ModelInfo(family=family, description="imported from a reference state dict"))

@@ -1,0 +1,88 @@
+"""The file format: safetensors with one JSON document in its header. Loading never runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from mlip.errors import ModelFileError, ModelNotFoundError
+
+SUFFIX = ".mlip"
+FORMAT = "mlip-md"
+VERSION = 1
+
+
+def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of the header (canonical JSON) and of the name, dtype, shape and bytes of each tensor."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a model file; the file appears whole or not at all.
+
+    Args:
+        path: target.
+        header: JSON-compatible: `config` and `info`.
+        tensors: the state dict.
+    """
+    document = {"format": FORMAT, "version": VERSION, **header, "sha256": content_hash(header, tensors)}
+    data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(document, sort_keys=True)})
+    if not path.parent.is_dir():
+        raise ModelNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read and check a model file.
+
+    Returns:
+        The document of the header, and the tensors.
+
+    Raises:
+        ModelFileError: truncated, altered, foreign, or written by a newer version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path} is no readable model file: it is truncated, damaged or of another kind "
+                             f"({error})") from None
+    if FORMAT not in metadata:
+        raise ModelFileError(f"{path} is a safetensors file but was not written by {FORMAT}; "
+                             "make one with Potential.save, or convert the original with: mlip convert")
+    try:
+        document: dict[str, Any] = json.loads(metadata[FORMAT])
+        version, stored = int(document["version"]), str(document["sha256"])
+        header = {"config": document["config"], "info": document["info"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: the header is damaged ({error!r})") from None
+    if version > VERSION:
+        raise ModelFileError(f"{path} has the format version {version}, newer than this mlip-md reads ({VERSION}); "
+                             "upgrade with: pip install -U mlip-md")
+    actual = content_hash(header, tensors)
+    if actual != stored:
+        raise ModelFileError(f"{path} was altered or damaged: its contents have the hash {actual[:16]}..., "
+                             f"its header promises {stored[:16]}...; fetch the file again")
+    return document, tensors

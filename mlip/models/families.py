@@ -1,0 +1,52 @@
+"""The model families by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from mlip.errors import OptionError
+from mlip.models.base import EnergyModel, ModelConfig
+
+Converter = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[ModelConfig, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family lives; its classes are imported when they are used."""
+
+    module: str
+    config_name: str
+    model_name: str
+
+    @property
+    def config(self) -> type[ModelConfig]:
+        """Class of its configuration."""
+        found: type[ModelConfig] = getattr(import_module(self.module), self.config_name)
+        return found
+
+    @property
+    def model(self) -> type[EnergyModel]:
+        """Class of its model; takes the configuration."""
+        found: type[EnergyModel] = getattr(import_module(self.module), self.model_name)
+        return found
+
+    @property
+    def convert(self) -> Converter:
+        """Function that translates the reference's state dict and configuration."""
+        found: Converter = import_module(f"{self.module}.reference").convert
+        return found
+
+
+FAMILIES = {"mace": Family("mlip.models.mace", "MACEConfig", "MACE")}
+
+
+def family(name: str) -> Family:
+    """Return a family by name; raises `OptionError` naming the known ones."""
+    if name not in FAMILIES:
+        raise OptionError(f"model family {name!r} is unknown; known: {', '.join(FAMILIES)}")
+    return FAMILIES[name]

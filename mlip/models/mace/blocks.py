@@ -1,0 +1,116 @@
+"""The layers of MACE: interaction, product, readout."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from mlip.models.mace.config import MACEConfig
+from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear
+from mlip.nn.radial import RadialMLP
+from mlip.ops import edge_convolution, symmetric_contraction
+from mlip.so3.degrees import convolution_paths
+from mlip.so3.symmetric_power import symmetric_basis
+
+
+class Interaction(nn.Module):
+    """Messages from neighbours: linear, edge convolution, linear, normalisation.
+
+    The four kinds differ in two respects. Residual kinds send the features past the layer through an
+    element-wise linear map (the skip); the others apply that map to the messages instead. Density kinds
+    divide by 1 + sum of a learned positive density over the neighbours, the others by a constant.
+    """
+
+    def __init__(self, config: MACEConfig, layer: int) -> None:
+        super().__init__()
+        kind = config.layer_interaction(layer)
+        lmax_in = 0 if layer == 0 else config.layer_lmax(layer - 1)
+        self.residual = kind.endswith("residual")
+        self.avg_num_neighbors = config.avg_num_neighbors
+        self.paths = tuple(convolution_paths(lmax_in, config.edge_lmax, config.edge_lmax))
+        counts = [len(list(group)) for _, group in groupby(self.paths, key=lambda path: path[2])]
+        elements = len(config.atomic_numbers)
+        skip_lmax = min(lmax_in, config.layer_lmax(layer)) if self.residual else config.edge_lmax
+        self.linear_up = DegreeLinear(lmax_in, config.channels)
+        self.radial = RadialMLP([config.num_bessel, *config.radial_mlp, len(self.paths) * config.channels])
+        self.linear = PathLinear(counts, config.channels)
+        self.skip = ElementLinear(elements, skip_lmax, config.channels)
+        self.density = RadialMLP([config.num_bessel, 1]) if kind.startswith("density") else None
+
+    def forward(self, features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor,
+                elements: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return messages [N, (edge_lmax+1)^2, C] and, for residual kinds, the skip [N, (l+1)^2, C]."""
+        num_atoms, _, channels = features.shape
+        skip = self.skip(features, elements) if self.residual else None
+        weights = self.radial(radial).view(-1, len(self.paths), channels)
+        messages = self.linear(edge_convolution(
+            self.linear_up(features), harmonics, weights, edge_index, num_atoms, self.paths))
+        if self.density is None:
+            messages = messages / self.avg_num_neighbors
+        else:
+            density = torch.tanh(self.density(radial) ** 2)
+            total = density.new_zeros(num_atoms, 1).index_add(0, edge_index[1], density)
+            messages = messages / (total + 1).unsqueeze(-1)
+        if skip is None:
+            messages = self.skip(messages, elements)
+        return messages, skip
+
+
+class Product(nn.Module):
+    """Many-body features: symmetric contraction of the messages, linear, skip added."""
+
+    def __init__(self, config: MACEConfig, layer: int) -> None:
+        super().__init__()
+        self.lmax_in, self.orders = config.edge_lmax, config.correlation
+        self.lmax_out = config.layer_lmax(layer)
+        self.weights = nn.ParameterList()
+        for l in range(self.lmax_out + 1):
+            for nu in range(1, self.orders + 1):
+                count = symmetric_basis(self.lmax_in, nu, l).coefficients.shape[1]
+                weight = torch.randn(len(config.atomic_numbers), count, config.channels) / max(count, 1)
+                self.weights.append(nn.Parameter(weight))
+        self.linear = DegreeLinear(self.lmax_out, config.channels)
+
+    def forward(self, messages: Tensor, skip: Tensor | None, elements: Tensor) -> Tensor:
+        """Return the features after the layer, [N, (lmax_out+1)^2, C]."""
+        flat = list(self.weights)
+        weights = [flat[l * self.orders : (l + 1) * self.orders] for l in range(self.lmax_out + 1)]
+        features: Tensor = self.linear(symmetric_contraction(messages, weights, elements, self.lmax_in))
+        if skip is None:
+            return features
+        missing = features.shape[1] - skip.shape[1]
+        return features + nn.functional.pad(skip, (0, 0, 0, missing))
+
+
+class LinearReadout(nn.Module):
+    """Energy of each atom and head, linear in the scalars."""
+
+    def __init__(self, config: MACEConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(config.channels, len(config.heads)))
+
+    def forward(self, features: Tensor, head: Tensor) -> Tensor:
+        """Return [N] for features [N, (l m), C] and the head of each atom [N]."""
+        energies = features[:, 0] @ (self.weight / sqrt(self.weight.shape[0]))
+        return energies.gather(1, head.unsqueeze(1)).squeeze(1)
+
+
+class NonLinearReadout(nn.Module):
+    """Energy of each atom through one hidden layer; each head has hidden units of its own."""
+
+    def __init__(self, config: MACEConfig) -> None:
+        super().__init__()
+        heads = len(config.heads)
+        self.hidden = nn.Parameter(torch.randn(heads, config.channels, config.readout_width))
+        self.output = nn.Parameter(torch.randn(heads, config.readout_width))
+
+    def forward(self, features: Tensor, head: Tensor) -> Tensor:
+        """Return [N] for features [N, (l m), C] and the head of each atom [N]."""
+        heads, channels, width = self.hidden.shape
+        hidden = torch.einsum("nc,hcw->nhw", features[:, 0], self.hidden / sqrt(channels))
+        activated = SILU_SCALE * nn.functional.silu(hidden)
+        energies = torch.einsum("nhw,hw->nh", activated, self.output / sqrt(heads * width))
+        return energies.gather(1, head.unsqueeze(1)).squeeze(1)

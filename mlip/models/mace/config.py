@@ -1,0 +1,78 @@
+"""`MACEConfig`: everything that defines a MACE model apart from its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlip.errors import ConfigError
+from mlip.models.base import ModelConfig
+
+INTERACTIONS = ("residual", "plain", "density_residual", "density")
+DISTANCE_TRANSFORMS = ("none", "agnesi")
+
+
+@dataclass(frozen=True)
+class MACEConfig(ModelConfig):
+    """Configuration of a MACE model (Batatia et al., NeurIPS 2022).
+
+    Attributes:
+        channels: feature channels, the same for each degree.
+        hidden_lmax: largest degree of the features between layers (0: invariant messages).
+        edge_lmax: largest degree of the harmonics and of the messages.
+        correlation: body order of the product, 1 to 3.
+        num_layers: interaction layers; the last one keeps scalars only.
+        num_bessel: radial basis functions.
+        cutoff_power: p of the polynomial cutoff.
+        radial_mlp: widths of the hidden layers of the radial network.
+        readout_width: hidden width of the last readout, for each head.
+        avg_num_neighbors: divides the messages of blocks without density.
+        interaction_first: block of the first layer, one of `INTERACTIONS`.
+        interaction: block of the other layers.
+        distance_transform: one of `DISTANCE_TRANSFORMS`.
+        pair_repulsion: whether to add the ZBL repulsion.
+        scale_shift: True for ScaleShiftMACE, which scales and shifts the interaction energy.
+    """
+
+    family: ClassVar[str] = "mace"
+    channels: int = 64
+    hidden_lmax: int = 1
+    edge_lmax: int = 3
+    correlation: int = 3
+    num_layers: int = 2
+    num_bessel: int = 8
+    cutoff_power: int = 5
+    radial_mlp: tuple[int, ...] = (64, 64, 64)
+    readout_width: int = 16
+    avg_num_neighbors: float = 1.0
+    interaction_first: str = "residual"
+    interaction: str = "residual"
+    distance_transform: str = "none"
+    pair_repulsion: bool = False
+    scale_shift: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("channels", 1, 4096), ("hidden_lmax", 0, self.edge_lmax), ("edge_lmax", 0, 6),
+                                ("correlation", 1, 3), ("num_layers", 1, 16), ("num_bessel", 1, 256),
+                                ("cutoff_power", 2, 20), ("readout_width", 1, 4096)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigError(f"mace: {name} must be a whole number from {low} to {high}; {value!r} was given")
+        for name, allowed in (("interaction_first", INTERACTIONS), ("interaction", INTERACTIONS),
+                              ("distance_transform", DISTANCE_TRANSFORMS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"mace: {name} must be one of {', '.join(allowed)}; "
+                                  f"{getattr(self, name)!r} was given")
+        if not self.avg_num_neighbors > 0:
+            raise ConfigError(f"mace: avg_num_neighbors must be positive; {self.avg_num_neighbors!r} was given")
+        if not all(isinstance(w, int) and w > 0 for w in self.radial_mlp):
+            raise ConfigError(f"mace: radial_mlp must list positive widths; {self.radial_mlp!r} was given")
+
+    def layer_lmax(self, layer: int) -> int:
+        """Return the largest degree of the features that leave a layer."""
+        return 0 if layer == self.num_layers - 1 else self.hidden_lmax
+
+    def layer_interaction(self, layer: int) -> str:
+        """Return the interaction block of a layer."""
+        return self.interaction_first if layer == 0 else self.interaction

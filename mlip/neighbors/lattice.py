@@ -1,0 +1,156 @@
+"""The periodic lattice as the search needs it: reduced, and completed to three vectors."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlip.neighbors.jit import compiled
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+LARGEST = 1e9  # whole numbers above this do not fit the int32 shifts with room to add two of them
+
+
+class Lattice(NamedTuple):
+    """Three vectors that span space; the periodic ones are a short basis of the user's lattice.
+
+    Attributes:
+        basis: [3, 3] A, rows; where there is no periodicity a unit vector orthogonal to the others.
+        dual: [3, 3] 1/A, columns; basis @ dual = 1.
+        whole: [3, 3] int64; basis = whole @ cell in the periodic rows, zero elsewhere.
+        periodic: [3] bool.
+        user: [3, 3] A, the user's cell, zero rows where there is no periodicity.
+    """
+
+    basis: F8
+    dual: F8
+    whole: I8
+    periodic: NDArray[np.bool_]
+    user: F8
+
+
+@compiled
+def dot(a: F8, b: F8) -> float:
+    """Return the scalar product of two 3-vectors."""
+    return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+
+
+@compiled
+def cross(a: F8, b: F8, out: F8) -> None:
+    """Write the vector product of two 3-vectors to `out`."""
+    out[0] = a[1] * b[2] - a[2] * b[1]
+    out[1] = a[2] * b[0] - a[0] * b[2]
+    out[2] = a[0] * b[1] - a[1] * b[0]
+
+
+@compiled
+def subtract(basis: F8, whole: I8, k: int, l: int, times: float) -> None:
+    """Subtract `times` times the vector l from the vector k."""
+    for c in range(3):
+        basis[k, c] -= times * basis[l, c]
+        whole[k, c] -= np.int64(times) * whole[l, c]
+
+
+@compiled
+def shorten_pairs(basis: F8, whole: I8, periodic: NDArray[np.bool_]) -> bool:
+    """Make each vector as short as another one can make it (Gauss); return whether any changed."""
+    changed = False
+    for k in range(3):
+        for l in range(3):
+            if k != l and periodic[k] and periodic[l]:
+                overlap, length = dot(basis[k], basis[l]), dot(basis[l], basis[l])
+                if abs(overlap) > 0.5000001 * length and abs(overlap) < LARGEST * length:
+                    subtract(basis, whole, k, l, np.rint(overlap / length))
+                    changed = True
+    return changed
+
+
+@compiled
+def shorten_longest(basis: F8, whole: I8) -> bool:
+    """Replace the longest of three vectors by its sum with +-both others, if that is shorter."""
+    k = 0
+    for l in range(1, 3):
+        if dot(basis[l], basis[l]) > dot(basis[k], basis[k]):
+            k = l
+    a, b = (k + 1) % 3, (k + 2) % 3
+    length = dot(basis[k], basis[k])
+    for first in (-1.0, 1.0):
+        for second in (-1.0, 1.0):
+            total = 0.0
+            for c in range(3):
+                total += (basis[k, c] - first * basis[a, c] - second * basis[b, c]) ** 2
+            if total < 0.9999999 * length:
+                subtract(basis, whole, k, a, first)
+                subtract(basis, whole, k, b, second)
+                return True
+    return False
+
+
+@compiled
+def complete(basis: F8, periodic: NDArray[np.bool_]) -> None:
+    """Fill the rows without periodicity by unit vectors orthogonal to all others."""
+    number = 0
+    last = 0
+    for k in range(3):
+        if periodic[k]:
+            number += 1
+            last = k
+    if number == 0:
+        basis[:] = np.eye(3)
+    if number == 1:  # a first orthogonal vector, from the axis the lattice vector is least along
+        least = 0
+        for c in range(1, 3):
+            if abs(basis[last, c]) < abs(basis[last, least]):
+                least = c
+        axis = np.zeros(3)
+        axis[least] = 1.0
+        cross(basis[last], axis, basis[(last + 1) % 3])
+        basis[(last + 1) % 3] /= math.sqrt(dot(basis[(last + 1) % 3], basis[(last + 1) % 3]))
+    if number == 1 or number == 2:
+        k = (last + 2) % 3
+        if number == 2:
+            for c in range(3):
+                if not periodic[c]:
+                    k = c
+        cross(basis[(k + 1) % 3], basis[(k + 2) % 3], basis[k])
+        basis[k] /= math.sqrt(dot(basis[k], basis[k]))
+
+
+@compiled
+def lattice(cell: F8, periodic: NDArray[np.bool_]) -> tuple[Lattice, bool]:
+    """Return the reduced and completed lattice of a cell [3, 3] A, and whether it has a volume.
+
+    Reduction leaves the set of lattice points as it is and makes the number of images within a
+    cutoff small for however skewed a cell (Semaev, "A 3-dimensional lattice reduction algorithm", 2001).
+    """
+    user = np.zeros((3, 3))
+    basis = np.zeros((3, 3))
+    whole = np.zeros((3, 3), dtype=np.int64)
+    for k in range(3):
+        if periodic[k]:
+            user[k] = cell[k]
+            basis[k] = cell[k]
+            whole[k, k] = 1
+    for _ in range(1000):
+        if not shorten_pairs(basis, whole, periodic) and not (
+                periodic.all() and shorten_longest(basis, whole)):
+            break
+    for k in range(3):
+        if periodic[k]:
+            for c in range(3):
+                basis[k, c] = whole[k, 0] * user[0, c] + whole[k, 1] * user[1, c] + whole[k, 2] * user[2, c]
+    complete(basis, periodic)
+    dual = np.zeros((3, 3))
+    column = np.zeros(3)
+    volume = 0.0
+    for k in range(3):
+        cross(basis[(k + 1) % 3], basis[(k + 2) % 3], column)
+        volume = dot(basis[k], column)
+        if volume != 0.0:
+            dual[:, k] = column / volume
+    return Lattice(basis, dual, whole, periodic, user), abs(volume) > 0.0

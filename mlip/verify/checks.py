@@ -1,0 +1,326 @@
+"""Measurements that tell whether a potential can be trusted; each returns its largest error as one float.
+
+The test-suite and `mlip verify` call the same functions. All of them work in the precision of the
+potential they are given: measure derivatives in float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.md.verlet import VelocityVerlet
+from ase.units import fs
+from numpy.typing import NDArray
+
+from mlip.checkpoints.potential import Potential, Prediction
+from mlip.errors import StructureError
+from mlip.io.ase import structure_of
+
+Array = NDArray[np.float64]
+STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))  # fourth-order central difference
+CHUNK = 32  # structures evaluated as one batch
+
+
+def finite_difference_forces(potential: Potential, atoms: Atoms, eps: float = 1e-3) -> float:
+    """Return the largest difference between a force and -dE/dr by central differences, eV/A.
+
+    Every coordinate is displaced (fourth-order stencil, error of order eps^4).
+
+    Args:
+        potential: in float64.
+        atoms: N atoms.
+        eps: step, A.
+
+    Raises:
+        StructureError: atoms that cannot be evaluated.
+    """
+    forces = _forces(potential.predict(atoms, stress=False))
+    slots = list(itertools.product(range(len(atoms)), range(3)))
+
+    def displaced() -> Iterator[Atoms]:
+        for (i, k), (step, _) in itertools.product(slots, STENCIL):
+            moved = atoms.copy()
+            moved.positions[i, k] += step * eps
+            yield moved
+
+    return _largest(_derivatives(potential, displaced(), eps) + forces.reshape(-1))
+
+
+def finite_difference_stress(potential: Potential, atoms: Atoms, eps: float = 5e-4) -> float:
+    """Return the largest difference between a stress component and dE/dstrain/V, eV/A^3.
+
+    Symmetric strains act on positions and all cell vectors, r -> r (1 + e); fourth-order stencil.
+
+    Args:
+        potential: in float64.
+        atoms: N atoms in a cell with a volume.
+        eps: strain step.
+
+    Raises:
+        StructureError: the structure has no volume.
+    """
+    volume = structure_of(atoms).volume
+    if volume is None:
+        raise StructureError("the stress of a structure without volume cannot be checked; give a periodic one")
+    stress = _stress(potential.predict(atoms))
+    slots = [(i, j) for i in range(3) for j in range(i, 3)]
+
+    def strained() -> Iterator[Atoms]:
+        for (i, j), (step, _) in itertools.product(slots, STENCIL):
+            strain = np.zeros((3, 3))
+            strain[i, j] += 0.5 * step * eps
+            strain[j, i] += 0.5 * step * eps
+            yield transformed(atoms, np.eye(3) + strain)
+
+    numeric = _derivatives(potential, strained(), eps) / volume
+    return max(_largest(numeric - np.array([stress[s] for s in slots])), _largest(stress - stress.T))
+
+
+def rotation(potential: Potential, atoms: Atoms, n: int = 4, seed: int = 0) -> float:
+    """Return the largest change of energy, back-rotated forces and stress over n random rotations.
+
+    Args:
+        potential: any.
+        atoms: rotated together with their cell.
+        n: number of rotations.
+        seed: of the rotations.
+
+    Returns:
+        In eV, eV/A or eV/A^3, whichever number is largest.
+    """
+    rng = np.random.default_rng(seed)
+    return max(_turned(potential, atoms, random_rotation(rng)) for _ in range(n))
+
+
+def inversion(potential: Potential, atoms: Atoms) -> float:
+    """Return the largest change of energy, forces and stress when r -> -r; as `rotation`."""
+    return _turned(potential, atoms, -np.eye(3))
+
+
+def permutation(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
+    """Return the largest change of energy (eV), energies and forces when the atoms are shuffled."""
+    order = np.random.default_rng(seed).permutation(len(atoms))
+    shuffled = atoms[order]
+    shuffled.info = dict(atoms.info)
+    a, b = potential.predict(atoms), potential.predict(shuffled)
+    return max(abs(a.energy - b.energy), _largest(a.energies[order] - b.energies),
+               _largest(_forces(a)[order] - _forces(b)), _stress_change(a, b))
+
+
+def translation(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
+    """Return the largest change of energy, forces and stress when all atoms move by one vector."""
+    moved = atoms.copy()
+    moved.positions += np.random.default_rng(seed).uniform(-20, 20, 3)
+    return _change(potential.predict(atoms), potential.predict(moved))
+
+
+def image_shift(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
+    """Return the largest change of energy, forces and stress when atoms move to other periodic images."""
+    moved = atoms.copy()
+    jumps = np.random.default_rng(seed).integers(-3, 4, (len(atoms), 3)) * atoms.pbc
+    moved.positions += jumps @ atoms.cell.array
+    return _change(potential.predict(atoms), potential.predict(moved))
+
+
+def supercell(potential: Potential, atoms: Atoms, repeat: tuple[int, int, int] = (2, 2, 2)) -> float:
+    """Return the largest deviation of a supercell from its unit cell.
+
+    Compared are energy per unit cell (eV), energies, forces (eV/A) and stress (eV/A^3).
+
+    Args:
+        potential: any.
+        atoms: the unit cell; repeated along its periodic directions only.
+        repeat: repetitions.
+    """
+    times = tuple(int(n) if periodic else 1 for n, periodic in zip(repeat, atoms.pbc, strict=True))
+    copies = int(np.prod(times))
+    small, large = potential.predict(atoms), potential.predict(atoms.repeat(times))
+    return max(abs(large.energy / copies - small.energy),
+               _largest(large.energies - np.tile(small.energies, copies)),
+               _largest(_forces(large) - np.tile(_forces(small), (copies, 1))), _stress_change(small, large))
+
+
+def far_apart(potential: Potential, first: Atoms, second: Atoms, distance: float = 50.0) -> float:
+    """Return by how much two molecules at a distance differ from the same two on their own, eV and eV/A.
+
+    Args:
+        potential: any.
+        first: a molecule, no periodic direction.
+        second: another.
+        distance: A, between the closest coordinates; more than the cutoff.
+    """
+    moved = second.copy()
+    moved.positions[:, 0] += first.positions[:, 0].max() - second.positions[:, 0].min() + distance
+    a, b, both = potential.predict(first), potential.predict(second), potential.predict(first + moved)
+    return max(abs(both.energy - a.energy - b.energy),
+               _largest(_forces(both) - np.concatenate([_forces(a), _forces(b)])))
+
+
+def isolated(potential: Potential) -> float:
+    """Return by how much surroundings beyond the cutoff matter to an atom, eV, eV/A, eV/A^3; exactly 0 is right.
+
+    Each element of the model is evaluated in a wide periodic cell and beside an atom beyond the cutoff,
+    and compared with the atom alone; forces and stress must be zero, and no atoms have no energy.
+    """
+    side = potential.cutoff + 1.0
+    info = {"head": potential.heads[0]}
+    alone = {s: potential.predict(Atoms(s, info=info)).energy for s in potential.elements}
+    error = abs(potential.predict(Atoms(info=info)).energy)
+    for symbol, other in zip(potential.elements, reversed(potential.elements), strict=True):
+        for atoms in (Atoms(symbol, info=info), Atoms(symbol, cell=[side] * 3, pbc=True, info=info),
+                      Atoms([symbol, other], [[0, 0, 0], [0, 0, side]], info=info)):
+            p = potential.predict(atoms)
+            expected = [alone[s] for s in atoms.symbols]
+            error = max(error, abs(p.energy - sum(expected)), _largest(p.energies - np.array(expected)),
+                        _largest(_forces(p)), 0.0 if p.stress is None else _largest(p.stress))
+    return error
+
+
+def isolated_energies(potential: Potential) -> float:
+    """Return the largest difference between the energy of a single atom and the model's E0, eV.
+
+    Zero for models whose isolated atoms receive no energy but E0; MACE with a residual first layer
+    gives them one.
+    """
+    config, e0 = potential.model.config, potential.model.atomic_energies.cpu().numpy()
+    return max(abs(potential.predict(Atoms(numbers=[z], info={"head": name})).energy - e0[h, k])
+               for h, name in enumerate(potential.heads) for k, z in enumerate(config.atomic_numbers))
+
+
+def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7, spacing: float = 0.005) -> float:
+    """Return the largest jump of the energy along a dimer scan from `start` to beyond the cutoff, eV.
+
+    A jump is what Simpson's rule over the forces does not explain of an energy difference between
+    neighbouring points, or the energy left over beyond the cutoff.
+
+    Args:
+        potential: any.
+        pair: two symbols.
+        start: shortest distance, A.
+        spacing: of the scan, A; two points lie 1e-6 A on either side of the cutoff.
+    """
+    inner = np.arange(potential.cutoff + 0.1, start, -spacing)[::-1]
+    edge = potential.cutoff + np.array([-1e-6, 1e-6])
+    dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]]) for r in np.concatenate([inner, edge])]
+    predictions = list(_predict_many(potential, dimers, forces=True))
+    energy = np.array([p.energy for p in predictions])
+    slope = -np.array([_forces(p)[1, 2] for p in predictions])
+    alone = sum(p.energy for p in _predict_many(potential, [Atoms(s) for s in pair], forces=False))
+    n = len(inner)
+    simpson = spacing / 3 * (slope[: n - 2] + 4 * slope[1 : n - 1] + slope[2:n])
+    unexplained = energy[2:n] - energy[: n - 2] - simpson
+    return max(_largest(unexplained), _largest(energy[n:] - alone), _largest(energy[n - 10 : n] - alone))
+
+
+def batching(potential: Potential, structures: Sequence[Atoms]) -> float:
+    """Return the largest difference between structures predicted as one batch and one by one."""
+    together = potential.predict(list(structures))
+    return max((_change(potential.predict(a), p) for a, p in zip(structures, together, strict=True)), default=0.0)
+
+
+def precision(potential: Potential, atoms: Atoms) -> float:
+    """Return the largest difference between float32 and float64: energy per atom (eV), forces (eV/A), stress."""
+    a = potential.to(dtype="float64").predict(atoms)
+    b = potential.to(dtype="float32").predict(atoms)
+    return max(abs(a.energy - b.energy) / max(len(atoms), 1), _largest(_forces(a) - _forces(b)),
+               _stress_change(a, b))
+
+
+def skin(potential: Potential, atoms: Atoms, calculator: Calculator, steps: int = 100, timestep: float = 1.0,
+         wrap_every: int = 7) -> float:
+    """Return the largest deviation of a calculator that reuses its neighbour list from fresh lists.
+
+    Molecular dynamics at constant energy run with the calculator; the atoms are wrapped back into the
+    cell now and then, and every step is repeated by `potential.predict`, which makes its own list.
+
+    Args:
+        potential: the potential of the calculator.
+        atoms: with momenta; they are copied.
+        calculator: the ASE calculator to test.
+        steps: number of steps.
+        timestep: fs.
+        wrap_every: steps between two wrappings.
+
+    Returns:
+        Largest deviation of energy (eV), forces (eV/A) and stress (eV/A^3).
+    """
+    moving = atoms.copy()
+    moving.calc = calculator
+    dynamics = VelocityVerlet(moving, timestep * fs)
+    error = 0.0
+    for step in range(steps):
+        dynamics.run(1)
+        if step % wrap_every == 0:
+            moving.wrap()
+        fresh = potential.predict(moving)
+        error = max(error, abs(moving.get_potential_energy() - fresh.energy),
+                    _largest(moving.get_forces(apply_constraint=False) - _forces(fresh)))
+        if fresh.stress is not None:
+            error = max(error, _largest(moving.get_stress(voigt=False) - fresh.stress))
+    return error
+
+
+def random_rotation(rng: np.random.Generator) -> Array:
+    """Return a uniformly distributed rotation matrix, [3, 3] (QR of a Gaussian matrix; Mezzadri, 2007)."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return np.asarray(q if np.linalg.det(q) > 0 else -q, dtype=np.float64)
+
+
+def transformed(atoms: Atoms, matrix: Array) -> Atoms:
+    """Return a copy whose positions and cell rows are multiplied by `matrix` [3, 3] from the right."""
+    new = atoms.copy()
+    new.set_constraint()
+    new.set_cell(atoms.cell.array @ matrix)
+    new.positions = atoms.positions @ matrix
+    return new
+
+
+def _turned(potential: Potential, atoms: Atoms, matrix: Array) -> float:
+    a, b = potential.predict(atoms), potential.predict(transformed(atoms, matrix))
+    error = max(abs(a.energy - b.energy), _largest(_forces(a) @ matrix - _forces(b)))
+    if a.stress is not None and b.stress is not None:
+        error = max(error, _largest(matrix.T @ a.stress @ matrix - b.stress))
+    return error
+
+
+def _predict_many(potential: Potential, structures: Sequence[Atoms], *, forces: bool) -> Iterator[Prediction]:
+    for first in range(0, len(structures), CHUNK):
+        yield from potential.predict(structures[first : first + CHUNK], forces=forces, stress=False)
+
+
+def _derivatives(potential: Potential, moved: Iterator[Atoms], eps: float) -> Array:
+    """Return dE/dx from structures displaced by each step of the stencil, x by x; [x] eV per unit of eps."""
+    energies = np.array([p.energy for p in _predict_many(potential, list(moved), forces=False)])
+    weights = np.array([w for _, w in STENCIL])
+    return np.asarray(energies.reshape(-1, len(STENCIL)) @ weights / eps, dtype=np.float64)
+
+
+def _largest(values: Array | Sequence[float]) -> float:
+    array = np.abs(np.asarray(values, dtype=np.float64))
+    return float(array.max()) if array.size else 0.0
+
+
+def _forces(p: Prediction) -> Array:
+    assert p.forces is not None
+    return p.forces
+
+
+def _stress(p: Prediction) -> Array:
+    assert p.stress is not None
+    return p.stress
+
+
+def _stress_change(a: Prediction, b: Prediction) -> float:
+    if a.stress is None or b.stress is None:
+        return 0.0 if a.stress is b.stress else float("inf")
+    return _largest(a.stress - b.stress)
+
+
+def _change(a: Prediction, b: Prediction) -> float:
+    return max(abs(a.energy - b.energy), _largest(a.energies - b.energies), _largest(_forces(a) - _forces(b)),
+               _stress_change(a, b))

@@ -1,0 +1,35 @@
+"""OpenMM forces and Systems from a potential, and the openmm-ml plugin.
+
+`create_system` makes a System a model describes alone, `create_force` the force for a System of your
+own (whole or a subset of its particles). Nothing heavy is imported before it is used: `import openmmml`
+loads `openmmml_plugin` from here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlip.potentials.computation import Computation
+    from mlip.potentials.force import create_force
+    from mlip.potentials.system import create_system
+
+_HOMES = {
+    "Computation": "mlip.potentials.computation",
+    "create_force": "mlip.potentials.force",
+    "create_system": "mlip.potentials.system",
+}
+
+__all__ = ["Computation", "create_force", "create_system"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mlip.potentials' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

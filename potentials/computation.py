@@ -1,0 +1,159 @@
+"""`Computation`: what OpenMM calls at every step, small enough to be serialised."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlip.checkpoints import Potential
+from mlip.checkpoints.evaluator import Evaluator
+from mlip.errors import MLIPError, ModelFileError, NonFiniteError, OptionError, TopologyError
+from mlip.graph import Structure, check_elements
+from mlip.potentials.residents import ModelReference, find, resolve
+from mlip.potentials.settings import Settings
+from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
+
+Reduced = tuple[Any, tuple[tuple[str | None, str, str, str], tuple[Any, ...]]]
+
+
+class Computation:
+    """The function of an `openmm.PythonForce`: State -> energy and forces.
+
+    It serialises as a reference to its model, never as weights. It may be called from several threads
+    and by several Contexts; the calls follow one another, and a jump of the positions from one Context
+    to the next only costs a new neighbour list.
+    """
+
+    def __init__(self, reference: ModelReference, settings: Settings, potential: Potential | None = None) -> None:
+        """Check everything that can be checked before the first step.
+
+        Args:
+            reference: where the model is found again.
+            settings: how to evaluate it.
+            potential: the model; None to look for it at the first call.
+
+        Raises:
+            UnknownElementError: elements the model does not know.
+            OptionError, StructureError: bad head, skin, charge or spin.
+        """
+        self.reference = reference
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._evaluator: Evaluator | None = None
+        if potential is not None:
+            self._prepare(potential)
+
+    def __reduce__(self) -> Reduced:
+        r = self.reference
+        return restore, ((r.source, r.sha256, r.dtype, r.device), self.settings.pack())
+
+    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
+        """Return the energy in kJ/mol and the forces, [N, 3] in kJ/mol/nm, at the positions of a State.
+
+        Args:
+            state: the `openmm.State` of the particles of the force.
+
+        Raises:
+            NonFiniteError: positions or results are NaN or infinite; names the particles of the System.
+            TopologyError: the System has another number of particles.
+            ModelFileError, ModelNotFoundError: the model of a copied force cannot be found again.
+            StructureError: a collapsed box, or two atoms in one place.
+        """
+        with self._lock:
+            try:
+                return self._compute(state)
+            except MLIPError as error:  # OpenMM keeps only the text
+                error.args = (f"{type(error).__name__}: {error}{self._in_system(error)}",)
+                raise
+
+    def _compute(self, state: Any) -> tuple[float, NDArray[np.float64]]:
+        from openmm import unit
+
+        evaluator = self._evaluator or self._prepare(resolve(self.reference))
+        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) / NM_PER_ANGSTROM
+        self._check(positions)
+        cell = self._template.cell
+        if self.settings.periodic:
+            cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) / NM_PER_ANGSTROM
+        structure = replace(self._template, positions=positions, cell=cell)
+        prediction = evaluator(structure, stress=False)
+        assert prediction.forces is not None
+        forces = np.ascontiguousarray(prediction.forces * KJ_PER_MOL_NM_PER_EV_A, dtype=np.float64)
+        return (prediction.energy - self._offset) * KJ_PER_MOL_PER_EV, forces
+
+    def _prepare(self, potential: Potential) -> Evaluator:
+        s = self.settings
+        check_elements(s.numbers, potential.model.config.atomic_numbers)
+        if (s.head is None and len(potential.heads) > 1) or (s.head is not None and s.head not in potential.heads):
+            raise OptionError(f"head={s.head!r}: choose one of the heads of the model with head=...: "
+                              f"{', '.join(potential.heads)}")
+        template = Structure.create(s.numbers, np.zeros((len(s.numbers), 3)), charge=s.charge, spin=s.spin,
+                                    head=s.head)
+        self._template = replace(template, pbc=np.full(3, s.periodic))
+        self._offset = _isolated_energy(potential, template) if s.energy == "interaction" else 0.0
+        self._evaluator = Evaluator(potential, s.skin)
+        return self._evaluator
+
+    def _check(self, positions: NDArray[np.float64]) -> None:
+        if positions.shape != (len(self.settings.numbers), 3):
+            raise TopologyError(f"the System has {len(positions)} particles, but the force was made for "
+                                f"{len(self.settings.numbers)} atoms; give atoms=[...] to act on some of them")
+        finite = np.isfinite(positions)
+        if not finite.all():
+            bad = np.flatnonzero(~finite.all(axis=1)).tolist()
+            raise NonFiniteError(f"the positions of {len(bad)} atom(s), first {bad[:10]}, are NaN or infinite; minimise "
+                                 "first, use a smaller time step, and look at the last frames before", bad)
+
+    def _in_system(self, error: MLIPError) -> str:
+        """Return what to add to a text that counts atoms within a subset of the System."""
+        particles = self.settings.particles
+        if particles is None or self._evaluator is None:
+            return ""
+        if isinstance(error, NonFiniteError):
+            error.atoms = tuple(particles[list(error.atoms)].tolist())
+            return f"; as particles of the System: {list(error.atoms[:10])}"
+        return "; atoms are counted within the subset of the force"
+
+
+class UnusableComputation:
+    """Stands in for a computation that could not be restored; raises the reason when it is called."""
+
+    def __init__(self, reason: str, packed: tuple[Any, ...]) -> None:
+        self.reason = reason
+        self.packed = packed
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return restore, self.packed
+
+    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
+        """Raise `ModelFileError`."""
+        raise ModelFileError(self.reason)
+
+
+def restore(*packed: Any) -> Computation | UnusableComputation:
+    """Return the computation of a serialised force; pickle calls it with what `__reduce__` gave.
+
+    An exception raised here would crash OpenMM 8.6 (it uses the result of unpickling unchecked), so
+    that the reason is kept and raised at the first evaluation. For that reason, and to make copying
+    cheap, a model that is not in this process is loaded no sooner than at the first evaluation.
+    """
+    try:
+        reference, settings = packed
+        found = ModelReference(*reference)
+        return Computation(found, Settings.unpack(settings), find(found))
+    except Exception as error:
+        return UnusableComputation(f"{type(error).__name__}: {error}", packed)
+
+
+def _isolated_energy(potential: Potential, structure: Structure) -> float:
+    """Return the sum of the energies of the isolated atoms, eV."""
+    model = potential.model
+    head = 0 if structure.head is None else potential.heads.index(structure.head)
+    energies = model.atomic_energies[head].cpu()
+    table = model.element_index(torch.from_numpy(structure.numbers).to(potential.device)).cpu()
+    return float(energies[table].sum())

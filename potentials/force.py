@@ -1,0 +1,85 @@
+"""`create_force`: an OpenMM force that evaluates a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlip.checkpoints import Potential
+from mlip.errors import MissingDependencyError, OptionError
+from mlip.potentials.computation import Computation
+from mlip.potentials.residents import adopt
+from mlip.potentials.selection import select
+from mlip.potentials.settings import Settings
+
+if TYPE_CHECKING:
+    import openmm
+    import torch
+    from openmm.app import Topology
+
+
+def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential | str | Path,
+                 atoms: Iterable[int] | None = None, *, periodic: bool | None = None,
+                 device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
+                 skin: float = 1.0, force_group: int = 0, charge: int = 0, spin: int = 1,
+                 head: str | None = None, energy: str = "total") -> openmm.PythonForce:
+    """Return an OpenMM force that gives the energy and forces of a model.
+
+    The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and
+    its sha256, not by its weights: the XML stays small, copies in a process share the loaded model,
+    and another process loads it at the first evaluation, on the CPU where the recorded device does not
+    exist. A model made in memory must be saved (`potential.save`) before the force is made, if another
+    process is to read it. As for every PythonForce, reading a System XML runs pickle: read only files
+    you trust.
+
+    The force has no virial; use a Monte Carlo barostat for constant pressure. That barostat scales
+    molecules, found from the bonds of the System; an ML System has none, so that each atom counts as a
+    molecule, which is correct but accepts only small volume changes.
+
+    Args:
+        topology_or_numbers: an `openmm.app.Topology`, or the atomic numbers of all particles.
+        model: a potential, or the name or path of one.
+        atoms: indices of the particles the force acts on, in the order given to the model; None for all.
+        periodic: whether the box of the System is the cell of the model (any triclinic box, also one
+            smaller than the cutoff); None takes it from the topology, False for a list of numbers.
+        device: `cpu` or `cuda[:i]`; None leaves it to the model.
+        dtype: `float32`/`single` or `float64`/`double`; None keeps that of the model.
+        skin: A, added to the cutoff of the neighbour list so that it serves for many steps; 0 makes a
+            new list at each.
+        force_group: 0 to 31.
+        charge: total charge of the atoms the force acts on, e.
+        spin: their multiplicity 2S+1.
+        head: name of the head, for models with several.
+        energy: `total`, or `interaction` for the energy above that of the isolated atoms; the forces
+            are the same.
+
+    Returns:
+        The force; energies in kJ/mol, forces in kJ/mol/nm.
+
+    Raises:
+        TopologyError: bad `atoms`, or atoms without element.
+        UnknownElementError: elements the model does not know.
+        OptionError, StructureError: bad options.
+        ModelNotFoundError, ModelFileError: from loading the model.
+        MissingDependencyError: OpenMM is not installed.
+    """
+    try:
+        import openmm
+    except ImportError:
+        raise MissingDependencyError.of("openmm", "openmm") from None
+    if not isinstance(force_group, int) or not 0 <= force_group <= 31:
+        raise OptionError(f"force_group={force_group!r}; OpenMM has the groups 0 to 31")
+    selection = select(topology_or_numbers, atoms)
+    potential, reference = adopt(model, device, dtype)
+    settings = Settings(
+        numbers=selection.numbers, particles=selection.particles,
+        periodic=selection.has_box if periodic is None else bool(periodic),
+        skin=skin, charge=charge, spin=spin, head=head, energy=energy)
+    force = openmm.PythonForce(Computation(reference, settings, potential))
+    force.setName("MLIP")
+    force.setForceGroup(force_group)
+    force.setUsesPeriodicBoundaryConditions(settings.periodic)
+    if selection.particles is not None:
+        force.setParticles(selection.particles.tolist())
+    return force

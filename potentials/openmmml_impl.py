@@ -1,0 +1,97 @@
+"""What `openmmml.MLPotential("mlip", model=...)` does: pure ML, mixed ML/MM and interpolated Systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openmmml.mlpotential import MLPotentialImpl
+
+from mlip.checkpoints import Potential, load
+from mlip.errors import OptionError
+from mlip.potentials.force import create_force
+
+if TYPE_CHECKING:
+    import openmm
+    from openmm.app import Topology
+
+_OPTIONS = ("device", "dtype", "precision", "charge", "multiplicity", "spin", "head", "skin", "periodic",
+            "returnEnergyType")
+_ENERGIES = {"energy": "total", "interaction_energy": "interaction"}
+
+
+class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
+    """A potential for openmm-ml.
+
+    The options may be given to `MLPotential` or to `createSystem` and `createMixedSystem`, where they
+    win: `device`; `dtype` or `precision` (`single`, `double`, ...); `charge` and `multiplicity` (or
+    `spin`), both of the atoms the model describes; `head`; `skin` in A; `periodic`; and
+    `returnEnergyType`: `energy` (the default here: with the isolated atoms) or `interaction_energy`
+    (the default of openmm-ml's own MACE). `createSystem` and `createMixedSystem` pass options to
+    several addressees, so that those unknown here are ignored there.
+    """
+
+    def __init__(self, model: Potential | str | Path | None = None, **options: Any) -> None:
+        """Load the model.
+
+        Args:
+            model: a potential, or the name or path of one.
+            options: see the class.
+
+        Raises:
+            OptionError: no model, or an unknown or bad option.
+            ModelNotFoundError, ModelFileError: from loading.
+        """
+        if model is None:
+            raise OptionError("MLPotential('mlip', model=...) needs a model: a name, a path or a Potential")
+        unknown = sorted(set(options) - set(_OPTIONS))
+        if unknown:
+            raise OptionError(f"MLPotential('mlip', ...) has no option {', '.join(unknown)}; allowed: model, "
+                              f"{', '.join(_OPTIONS)}")
+        self.options = _force_options(options)
+        self.model = model if isinstance(model, Potential) else load(model, device=options.get("device"))
+
+    def addForces(self, topology: Topology, system: openmm.System, atoms: Iterable[int] | None,  # noqa: N802
+                  forceGroup: int, **args: Any) -> None:
+        """Add the force of the model to a System.
+
+        Args:
+            topology: of the whole System, link atoms included; it decides what is periodic, with the
+                System: for an interpolated System openmm-ml hands over an empty one.
+            system: receives the force.
+            atoms: indices of the atoms of the model; None for all.
+            forceGroup: 0 to 31.
+            args: options that win over those of the constructor; unknown ones are ignored.
+
+        Raises:
+            TopologyError, UnknownElementError, OptionError: see `create_force`.
+        """
+        given = {k: v for k, v in args.items() if k in _OPTIONS}
+        options = {**self.options, **_force_options(given)}
+        if options.get("periodic") is None:
+            options["periodic"] = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
+        system.addForce(create_force(topology, self.model, atoms, force_group=forceGroup, **options))
+
+    def getMLLongRange(self) -> bool:  # noqa: N802
+        """Return False: the models see no further than their cutoff."""
+        return False
+
+
+def _force_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of openmm-ml as those of `create_force`.
+
+    Raises:
+        OptionError: two names for one thing with different values; an unknown `returnEnergyType`.
+    """
+    out = {name: value for name, value in options.items() if value is not None}
+    for alias, name in (("precision", "dtype"), ("multiplicity", "spin")):
+        value = out.pop(alias, None)
+        if value is not None and out.setdefault(name, value) != value:
+            raise OptionError(f"{alias}={value!r} and {name}={out[name]!r} say the same thing; give one")
+    kind = out.pop("returnEnergyType", None)
+    if kind is not None:
+        if kind not in _ENERGIES:
+            raise OptionError(f"returnEnergyType={kind!r} is unknown; allowed: {', '.join(_ENERGIES)}")
+        out["energy"] = _ENERGIES[kind]
+    return out

@@ -1,0 +1,122 @@
+"""Models by reference: what a serialised force says of its model, and how the model is found again.
+
+A force never carries weights. It carries a `ModelReference`; copies made in the same process find
+the model already loaded, a fresh process loads it from its name or file and checks the hash.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import torch
+
+from mlip.checkpoints import Potential, load
+from mlip.checkpoints.options import as_dtype
+from mlip.errors import ModelFileError, OptionError
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Where a model is found again.
+
+    Attributes:
+        source: name or absolute path of the model; None for a model that was never saved.
+        sha256: hash of the model as it was handed over, before any change of precision.
+        dtype: precision it works in, `float32` or `float64`.
+        device: device it works on.
+    """
+
+    source: str | None
+    sha256: str
+    dtype: str
+    device: str
+
+
+_residents: WeakValueDictionary[tuple[str, str, str], Potential] = WeakValueDictionary()
+_lock = threading.RLock()
+
+
+def adopt(model: Potential | str | Path, device: torch.device | str | None = None,
+          dtype: torch.dtype | str | None = None) -> tuple[Potential, ModelReference]:
+    """Return the potential to work with and the reference by which copies of a force find it.
+
+    Args:
+        model: a potential, or the name or path of one.
+        device: device to work on; None leaves the potential where it is.
+        dtype: precision to work in; None keeps that of the potential.
+
+    Raises:
+        ModelNotFoundError, ModelFileError: from loading.
+        OptionError: bad device, dtype or kind of model.
+    """
+    if not isinstance(model, (Potential, str, Path)):
+        raise OptionError(f"a model is a name, a path or a Potential; {type(model).__name__} was given")
+    stored = model if isinstance(model, Potential) else load(model, device=device)
+    potential = stored.to(device=device, dtype=as_dtype(dtype, stored.dtype))
+    reference = ModelReference(_source(model, stored), stored.info.sha256, _text(potential.dtype),
+                               str(potential.device))
+    with _lock:
+        potential = _residents.setdefault(_key(reference), potential)
+    return potential, reference
+
+
+def resolve(reference: ModelReference) -> Potential:
+    """Return the model of a reference: the one in this process, else loaded from its name or file.
+
+    Where the recorded device does not exist on this machine the model works on the CPU.
+
+    Raises:
+        ModelFileError: the model was never saved, or its file has changed since.
+        ModelNotFoundError: the file is gone.
+    """
+    with _lock:
+        found = find(reference)
+        if found is None:
+            found = _loaded(reference)
+            _residents[_key(reference)] = found
+        return found
+
+
+def find(reference: ModelReference) -> Potential | None:
+    """Return the model if it lives in this process."""
+    return _residents.get(_key(reference))
+
+
+def _loaded(reference: ModelReference) -> Potential:
+    if reference.source is None:
+        raise ModelFileError(
+            "this force was made from a model that had never been saved, so that a copy in another process "
+            "cannot find it; call potential.save(path) first and create the force again")
+    stored = load(reference.source, device=_device_here(reference.device))
+    potential = stored.to(dtype=reference.dtype)
+    if reference.sha256 not in (stored.info.sha256, potential.info.sha256):
+        raise ModelFileError(
+            f"the model {reference.source} has changed since this force was made: sha256 "
+            f"{stored.info.sha256[:12]} instead of {reference.sha256[:12]}; restore the file, or create the "
+            "force again with the new one")
+    return potential
+
+
+def _source(model: Potential | str | Path, stored: Potential) -> str | None:
+    if isinstance(model, str) and not Path(model).expanduser().exists():
+        return model
+    return None if stored.path is None else str(Path(stored.path).resolve())
+
+
+def _device_here(device: str) -> str:
+    if not device.startswith("cuda"):
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = torch.device(device).index or 0
+    return device if index < count else "cuda" if count else "cpu"
+
+
+def _key(reference: ModelReference) -> tuple[str, str, str]:
+    return reference.sha256, reference.dtype, reference.device
+
+
+def _text(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,69 @@
+"""`create_system`: an OpenMM System that a model describes alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlip.errors import MissingDependencyError, TopologyError
+from mlip.potentials.force import create_force
+
+if TYPE_CHECKING:
+    import openmm
+    import torch
+    from openmm.app import Topology
+
+    from mlip.checkpoints import Potential
+
+
+def create_system(topology: Topology, model: Potential | str | Path, *, periodic: bool | None = None,
+                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
+                  skin: float = 1.0, force_group: int = 0, charge: int = 0, spin: int = 1,
+                  head: str | None = None, energy: str = "total",
+                  remove_cm_motion: bool = True) -> openmm.System:
+    """Return a System whose only interaction is the model.
+
+    Particles have the masses of the elements; there are no constraints (use a time step of 0.5 fs where
+    hydrogen moves freely); the box is that of the topology.
+
+    Args:
+        topology: an `openmm.app.Topology`.
+        model: a potential, or the name or path of one.
+        periodic: None: periodic if the topology has a box. True needs one.
+        device: see `create_force`, as for all that follow.
+        dtype: working precision.
+        skin: A.
+        force_group: 0 to 31.
+        charge: total charge, e.
+        spin: multiplicity 2S+1.
+        head: name of the head.
+        energy: `total` or `interaction`.
+        remove_cm_motion: add a `CMMotionRemover`, as OpenMM does by default.
+
+    Returns:
+        The System.
+
+    Raises:
+        TopologyError: `topology` is none, has no atoms, atoms without element, or no box where
+            `periodic=True`; further those of `create_force`.
+    """
+    try:
+        import openmm
+    except ImportError:
+        raise MissingDependencyError.of("openmm", "openmm") from None
+    if not hasattr(topology, "getPeriodicBoxVectors"):
+        raise TopologyError(f"create_system needs an openmm.app.Topology; {type(topology).__name__} was given")
+    box = topology.getPeriodicBoxVectors()
+    if periodic and box is None:
+        raise TopologyError("periodic=True, but the topology has no box; call topology.setPeriodicBoxVectors(...)")
+    force = create_force(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin,
+                         force_group=force_group, charge=charge, spin=spin, head=head, energy=energy)
+    system = openmm.System()
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*box)
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+    system.addForce(force)
+    if remove_cm_motion:
+        system.addForce(openmm.CMMotionRemover())
+    return system

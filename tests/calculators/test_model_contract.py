@@ -1,0 +1,88 @@
+"""What every model keeps. A new family adds one line to SMALL_MODELS in tests/conftest.py."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from mlip import Potential
+from mlip.verify import checks
+
+PERIODIC = ("cubic", "triclinic", "left_handed", "small_cell", "slab", "tilted_slab", "wire")
+
+
+class TestModelContract:
+    """Each check is the function a user runs; the `potential` fixture goes through all families."""
+
+    def test_forces_are_the_derivative_of_the_energy(self, potential: Potential, structure: Atoms) -> None:
+        assert checks.finite_difference_forces(potential, structure) <= 1e-7
+
+    @pytest.mark.parametrize("name", PERIODIC)
+    def test_stress_is_the_derivative_of_the_energy(self, potential: Potential, structures: dict[str, Atoms],
+                                                    name: str) -> None:
+        assert checks.finite_difference_stress(potential, structures[name]) <= 1e-8
+
+    def test_rotation_and_inversion(self, potential: Potential, structure: Atoms) -> None:
+        assert checks.rotation(potential, structure) <= 1e-8
+        assert checks.inversion(potential, structure) <= 1e-8
+
+    def test_permutation_translation_images(self, potential: Potential, structure: Atoms) -> None:
+        assert checks.permutation(potential, structure) <= 1e-9
+        assert checks.translation(potential, structure) <= 1e-9
+        assert checks.image_shift(potential, structure) <= 1e-9
+
+    @pytest.mark.parametrize("name", PERIODIC)
+    def test_supercell(self, potential: Potential, structures: dict[str, Atoms], name: str) -> None:
+        assert checks.supercell(potential, structures[name]) <= 1e-9
+
+    def test_supercell_along_each_vector(self, potential: Potential, structures: dict[str, Atoms]) -> None:
+        for repeat in ((1, 1, 2), (1, 3, 1), (2, 1, 1)):
+            assert checks.supercell(potential, structures["triclinic"], repeat) <= 1e-9
+
+    def test_two_molecules_far_apart(self, potential: Potential) -> None:
+        assert checks.far_apart(potential, molecule("CH3OH"), molecule("H2O")) <= 1e-9
+
+    def test_isolated_atoms(self, potential: Potential) -> None:
+        assert checks.isolated(potential) == 0.0
+
+    def test_smooth_up_to_and_beyond_the_cutoff(self, potential: Potential) -> None:
+        for pair in itertools.combinations_with_replacement(("H", "O", "Cu"), 2):
+            assert checks.smoothness(potential, pair) <= 1e-6
+
+    def test_batch_equals_single(self, potential: Potential, structures: dict[str, Atoms]) -> None:
+        batch = [*structures.values(), Atoms("H"), Atoms(), structures["cubic"]]
+        assert checks.batching(potential, batch) <= 1e-9
+        assert potential.predict([]) == []
+
+    def test_float32_is_close_to_float64(self, potential: Potential, structure: Atoms) -> None:
+        assert checks.precision(potential, structure) <= 1e-4
+
+    def test_same_input_same_numbers(self, potential: Potential, structures: dict[str, Atoms]) -> None:
+        a, b = potential.predict(structures["triclinic"]), potential.predict(structures["triclinic"])
+        assert a.energy == b.energy
+        np.testing.assert_array_equal(a.forces, b.forces)
+        np.testing.assert_array_equal(a.stress, b.stress)
+
+    def test_no_net_force_and_no_torque(self, potential: Potential, structures: dict[str, Atoms]) -> None:
+        atoms = structures["molecule"]
+        forces = potential.predict(atoms).forces
+        assert np.abs(forces.sum(axis=0)).max() <= 1e-11
+        assert np.abs(np.cross(atoms.positions, forces).sum(axis=0)).max() <= 1e-11
+
+
+def test_no_energy_but_e0_for_an_isolated_atom(mace: Potential) -> None:
+    assert checks.isolated_energies(mace) == 0.0
+
+
+class Wrong:
+    """A potential with a mistake, to see that the checks find it."""
+
+    def __init__(self, potential: Potential, mistake: str) -> None:
+        self.potential, self.mistake = potential, mistake
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.potential, name)

@@ -1,0 +1,136 @@
+"""Shared fixtures: seeds, small random potentials, structures of every kind, optional data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+
+import mlip
+
+ELEMENTS = ("H", "C", "O", "Cu")
+
+# One entry per family and variant that must keep the contract of tests/calculators/test_model_contract.py.
+SMALL_MODELS: dict[str, dict[str, object]] = {
+    "mace": {"family": "mace", "channels": 8, "hidden_lmax": 1, "edge_lmax": 2, "correlation": 3,
+             "radial_mlp": (16,), "interaction_first": "plain", "avg_num_neighbors": 10.0, "cutoff": 4.0},
+    "mace-density-zbl": {"family": "mace", "channels": 4, "hidden_lmax": 1, "edge_lmax": 3, "correlation": 2,
+                         "radial_mlp": (16,), "interaction_first": "density_residual",
+                         "interaction": "density_residual", "distance_transform": "agnesi",
+                         "pair_repulsion": True, "cutoff": 4.0},
+}
+
+
+def small_potential(name: str, *, dtype: str = "float64") -> mlip.Potential:
+    """Return a small potential with random weights and plausible isolated-atom energies."""
+    options = dict(SMALL_MODELS[name])
+    potential = mlip.create(str(options.pop("family")), elements=list(ELEMENTS), seed=0, **options)
+    e0 = torch.tensor([-13.6, -1029.5, -2042.0, -45000.0], dtype=torch.float64)
+    potential.model.atomic_energies.copy_(e0.expand_as(potential.model.atomic_energies))
+    return potential.to(dtype=dtype)
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Every test starts from the same random state."""
+    np.random.seed(0)  # noqa: NPY002 - ASE's dynamics may draw from the global state
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", params=list(SMALL_MODELS))
+def potential(request: pytest.FixtureRequest) -> mlip.Potential:
+    """Each small potential in turn, float64."""
+    return small_potential(request.param)
+
+
+@pytest.fixture(scope="session")
+def mace() -> mlip.Potential:
+    """One small MACE in float64, for tests that do not depend on the family."""
+    return small_potential("mace")
+
+
+def _cubic() -> Atoms:
+    return rattled(bulk("Cu", cubic=True), 0.1)
+
+
+def _triclinic() -> Atoms:
+    cell = [[4.1, 0.2, -0.3], [1.9, 4.4, 0.4], [-1.2, 0.9, 5.0]]
+    return Atoms("CuOC", cell=cell, pbc=True, scaled_positions=[[0.1, 0.1, 0.1], [0.6, 0.4, 0.5], [0.2, 0.7, 0.8]])
+
+
+def _left_handed() -> Atoms:
+    atoms = _triclinic()
+    atoms.set_cell(atoms.cell.array[[1, 0, 2]])
+    assert np.linalg.det(atoms.cell.array) < 0
+    return atoms
+
+
+def _small_cell() -> Atoms:
+    return Atoms("CuO", [[0, 0, 0], [1.3, 1.4, 1.25]], cell=[2.6, 2.7, 2.8], pbc=True)
+
+
+def _slab() -> Atoms:
+    atoms = rattled(fcc111("Cu", (1, 1, 2), vacuum=6.0), 0.08) + Atoms("O", [[0.2, 0.1, 9.9]])
+    assert atoms.pbc.tolist() == [True, True, False]
+    return atoms
+
+
+def _tilted_slab() -> Atoms:
+    cell = [[3.4, 0.0, 0.5], [9.0, 8.0, 4.0], [0.7, 0.6, 3.7]]  # open along the second, tilted vector
+    positions = [[0.3, 0.2, 0.1], [1.9, 1.7, 0.6], [2.5, 0.4, 2.3]]
+    return Atoms("CuOC", positions, cell=cell, pbc=[True, False, True])
+
+
+def _wire() -> Atoms:
+    return Atoms("C2H", [[0.1, 0.0, 0.1], [1.4, 0.3, 0.2], [0.9, 1.2, 1.0]], cell=[9, 9, 2.9], pbc=[0, 0, 1])
+
+
+def _molecule() -> Atoms:
+    return rattled(molecule("CH3OH"), 0.05)
+
+
+def _boxed() -> Atoms:
+    atoms = _molecule()
+    atoms.set_cell([3.0, 3.0, 3.0])  # a cell without meaning: nothing is periodic
+    return atoms
+
+
+STRUCTURES: dict[str, Callable[[], Atoms]] = {
+    "cubic": _cubic, "triclinic": _triclinic, "left_handed": _left_handed, "small_cell": _small_cell,
+    "slab": _slab, "tilted_slab": _tilted_slab, "wire": _wire, "molecule": _molecule, "boxed": _boxed,
+}
+
+
+def rattled(atoms: Atoms, width: float, seed: int = 1) -> Atoms:
+    """Return the atoms displaced by Gaussian noise of `width` A."""
+    new = atoms.copy()
+    new.positions += np.random.default_rng(seed).normal(0.0, width, (len(new), 3))
+    return new
+
+
+@pytest.fixture(params=list(STRUCTURES))
+def structure(request: pytest.FixtureRequest) -> Atoms:
+    """Each structure in turn: crystals, slabs, a wire, molecules."""
+    return STRUCTURES[request.param]()
+
+
+@pytest.fixture
+def structures() -> dict[str, Atoms]:
+    """All structures by name."""
+    return {name: make() for name, make in STRUCTURES.items()}
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Folder with golden numbers and data sets; the test is skipped where there is none."""
+    here = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("MLIP_SHARED", here.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}; set MLIP_SHARED to the folder that holds golden/ and data/")
+    return folder
