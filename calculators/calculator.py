@@ -76,7 +76,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
             raise OptionError(f"no model was given; use {HOW}")
         if not isinstance(model, str | os.PathLike | Potential):
             raise OptionError(f"model={model!r} is a {type(model).__name__}; use {HOW}")
-        source = model if isinstance(model, Potential) else load(model)
+        source = model if isinstance(model, Potential) else load(os.fspath(model))
         self.potential: Potential = source.to(device=device, dtype=dtype)
         self._evaluator = Evaluator(self.potential, skin)
         super().__init__()

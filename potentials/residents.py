@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from mlip.checkpoints import Potential, load
+from mlip.checkpoints import Potential, bundled, load
 from mlip.checkpoints.options import as_dtype
 from mlip.errors import ModelFileError, OptionError
 
@@ -56,7 +56,7 @@ def adopt(model: Potential | str | Path, device: torch.device | str | None = Non
         raise OptionError(f"a model is a name, a path or a Potential; {type(model).__name__} was given")
     stored = model if isinstance(model, Potential) else load(model, device=device)
     potential = stored.to(device=device, dtype=as_dtype(dtype, stored.dtype))
-    reference = ModelReference(_source(model, stored), stored.info.sha256, _text(potential.dtype),
+    reference = ModelReference(_source(stored.path), stored.info.sha256, _text(potential.dtype),
                                str(potential.device))
     with _lock:
         potential = _residents.setdefault(_key(reference), potential)
@@ -100,10 +100,13 @@ def _loaded(reference: ModelReference) -> Potential:
     return potential
 
 
-def _source(model: Potential | str | Path, stored: Potential) -> str | None:
-    if isinstance(model, str) and not Path(model).expanduser().exists():
-        return model
-    return None if stored.path is None else str(Path(stored.path).resolve())
+def _source(path: Path | None) -> str | None:
+    """Return the name of a bundled model, which holds on every machine; else the absolute path."""
+    if path is None:
+        return None
+    resolved = Path(path).resolve()
+    names = [name for name, place in bundled().items() if place.resolve() == resolved]
+    return names[0] if names else str(resolved)
 
 
 def _device_here(device: str) -> str:

@@ -76,13 +76,3 @@ class TestModelContract:
 
 def test_no_energy_but_e0_for_an_isolated_atom(mace: Potential) -> None:
     assert checks.isolated_energies(mace) == 0.0
-
-
-class Wrong:
-    """A potential with a mistake, to see that the checks find it."""
-
-    def __init__(self, potential: Potential, mistake: str) -> None:
-        self.potential, self.mistake = potential, mistake
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.potential, name)

@@ -1,0 +1,60 @@
+"""An untrained model adapted to data: isolated-atom energies, neighbours, scale and shift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlip.checkpoints import Potential, create
+from mlip.elements import SYMBOLS
+from mlip.errors import OptionError
+from mlip.graph.labelled import Labelled
+from mlip.training.data import Dataset
+
+
+def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mapping[str, float] | None = None,
+                      seed: int = 0, **config: Any) -> Potential:
+    """Return an untrained potential whose constants fit the data.
+
+    The mean number of neighbours normalises the messages; the root mean square force is the scale and the
+    mean interaction energy per atom the shift of the energies.
+
+    Args:
+        family: model family.
+        examples: training data; their elements become those of the model.
+        isolated: energy of each isolated atom, eV, by symbol; by default a least-squares fit to the data.
+        seed: of the weights.
+        config: further fields of the configuration.
+
+    Raises:
+        OptionError: an isolated atom is missing.
+    """
+    numbers = sorted({int(z) for e in examples for z in e.structure.numbers})
+    energies = _fit(examples, numbers) if isolated is None else [_lookup(isolated, z) for z in numbers]
+    plain = create(family, numbers, seed, **config)
+    neighbors = Dataset(examples, plain).mean_neighbors()
+    potential = create(family, numbers, seed, **{**config, "avg_num_neighbors": max(neighbors, 1.0)})
+    model: Any = potential.model
+    reference = dict(zip(numbers, energies, strict=True))
+    interaction = [(e.energy - sum(reference[int(z)] for z in e.structure.numbers)) / max(len(e.structure), 1)
+                   for e in examples]
+    forces = np.concatenate([e.forces for e in examples])
+    model.atomic_energies.copy_(torch.tensor([energies] * len(potential.heads)))
+    model.scale.fill_(max(float(np.sqrt(np.mean(forces**2))), 1e-3))
+    model.shift.fill_(float(np.mean(interaction)))
+    return potential
+
+
+def _lookup(isolated: Mapping[str, float], z: int) -> float:
+    if SYMBOLS[z] not in isolated:
+        raise OptionError(f"the energy of the isolated atom {SYMBOLS[z]} is missing; given: {', '.join(isolated)}")
+    return isolated[SYMBOLS[z]]
+
+
+def _fit(examples: Sequence[Labelled], numbers: list[int]) -> list[float]:
+    counts = np.array([[np.count_nonzero(e.structure.numbers == z) for z in numbers] for e in examples], dtype=float)
+    solution = np.linalg.lstsq(counts, np.array([e.energy for e in examples]), rcond=None)[0]
+    return [float(x) for x in solution]

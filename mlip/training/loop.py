@@ -1,0 +1,154 @@
+"""The training loop: plain torch, exponential moving average, early stop, resume."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mlip.checkpoints import ModelInfo, Potential
+from mlip.errors import ModelFileError, NonFiniteError
+from mlip.graph.labelled import Labelled
+from mlip.nn.derivatives import BatchPrediction, evaluate
+from mlip.training.config import TrainingConfig
+from mlip.training.data import Batch, Dataset, split
+from mlip.training.metrics import Errors, errors
+
+
+def loss(result: BatchPrediction, batch: Batch, config: TrainingConfig) -> Tensor:
+    """Return the weighted sum of the mean squared errors of energies per atom and of force components."""
+    if result.forces is None:
+        raise AssertionError("forces were asked for")
+    energy = ((result.energy - batch.energy) / batch.sizes).square().mean()
+    forces = (result.forces - batch.forces).square().mean()
+    return config.energy_weight * energy + config.forces_weight * forces
+
+
+class Trainer:
+    """One training run; `fit` does everything."""
+
+    def __init__(self, potential: Potential, examples: Sequence[Labelled], folder: Path,
+                 config: TrainingConfig) -> None:
+        """Prepare a run.
+
+        Args:
+            potential: start; its weights are not changed.
+            examples: training and validation data.
+            folder: gets `best.mlip`, `last.pt` (to resume) and `log.csv`; made if absent.
+            config: options.
+        """
+        self.config, self.folder = config, folder
+        self.model = copy.deepcopy(potential.model).requires_grad_(True)
+        self.average = copy.deepcopy(potential.model).requires_grad_(False)
+        self.info: ModelInfo = potential.info
+        training, validation = split(examples, config.validation_fraction, config.seed)
+        self.training = Dataset(training, potential)
+        self.validation = Dataset(validation, Potential(self.average, self.info))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, amsgrad=True)
+        steps = config.epochs * -(-len(training) // config.batch_size)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(steps, 1))
+        self.epoch, self.best, self.best_epoch = 0, float("inf"), 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.state_file.is_file():
+            self._resume()
+
+    @property
+    def state_file(self) -> Path:
+        """File that a run continues from."""
+        return self.folder / "last.pt"
+
+    @property
+    def best_file(self) -> Path:
+        """The averaged weights with the smallest validation loss so far."""
+        return self.folder / "best.mlip"
+
+    def fit(self, progress: bool = True) -> Path:
+        """Train until the epochs are done or the validation stops improving; return the best model's path."""
+        config = self.config
+        bar = tqdm(range(self.epoch, config.epochs), initial=self.epoch, total=config.epochs, unit="epoch",
+                   disable=not progress)
+        for epoch in bar:
+            start = time.perf_counter()
+            self._train_epoch(np.random.default_rng([config.seed, epoch]))
+            found = errors(self.validation)
+            self.epoch = epoch + 1
+            self._keep(found, time.perf_counter() - start)
+            bar.set_postfix_str(str(found))
+            if self.epoch - self.best_epoch >= config.patience:
+                break
+        return self.best_file
+
+    def _train_epoch(self, generator: np.random.Generator) -> None:
+        for batch in self.training.batches(self.config.batch_size, generator):
+            self.optimizer.zero_grad()
+            value = loss(evaluate(self.model, batch.graph, training=True), batch, self.config)
+            if not torch.isfinite(value):
+                raise NonFiniteError(f"the training loss became {value.item()} in epoch {self.epoch}; lower the "
+                                     f"learning rate, now {self.config.learning_rate}; the run can be resumed")
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient)
+            self.optimizer.step()
+            self.schedule.step()
+            with torch.no_grad():
+                for mean, now in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                    mean.lerp_(now, 1 - self.config.ema_decay)
+
+    def _keep(self, found: Errors, seconds: float) -> None:
+        """Write the log and the state, and the model if it is the best so far."""
+        score = (self.config.energy_weight * found.energy_rmse**2
+                 + self.config.forces_weight * found.forces_rmse**2) * 1e-6
+        if score < self.best:
+            self.best, self.best_epoch = score, self.epoch
+            info = dataclasses.replace(self.info, validation=found.to_dict(), sha256="")
+            Potential(copy.deepcopy(self.average), info).save(self.best_file)
+        log = self.folder / "log.csv"
+        header = "" if log.is_file() else "epoch,energy_rmse,energy_mae,forces_rmse,forces_mae,seconds\n"
+        row = f"{self.epoch},{','.join(f'{v:.4f}' for v in dataclasses.astuple(found))},{seconds:.1f}\n"
+        with log.open("a") as file:
+            file.write(header + row)
+        state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
+                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+                 "epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch,
+                 "config": dataclasses.asdict(self.config)}
+        partial = self.state_file.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, self.state_file)
+
+    def _resume(self) -> None:
+        state: dict[str, Any] = torch.load(self.state_file, weights_only=True)
+        if state["config"] != dataclasses.asdict(self.config):
+            raise ModelFileError(f"{self.folder} holds a run with other options ({state['config']}); "
+                                 "give the same options to resume it, or another folder")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+
+
+def train(potential: Potential, examples: Sequence[Labelled], folder: str | Path,
+          config: TrainingConfig | None = None, progress: bool = True) -> Path:
+    """Train a potential, or resume the run in `folder`, and return the path of the best model.
+
+    Args:
+        potential: start, e.g. from `initial_potential`.
+        examples: labelled structures; a share of them is held out for validation.
+        folder: of the run.
+        config: options.
+        progress: whether to show a bar.
+
+    Raises:
+        OptionError: too few structures.
+        ModelFileError: the folder holds a run with other options.
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    return Trainer(potential, examples, Path(folder), config or TrainingConfig()).fit(progress)
