@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mlip.checkpoints.potential import Prediction
 
 OPTIONS = ("model", "device", "dtype", "skin")
-HOW = "MLIPCalculator(model, device=None, dtype=None, skin=1.0), where model is a name, the path of a file, or an " \
-      "mlip.Potential"
+HOW = ("MLIPCalculator(model, device=None, dtype=None, skin=1.0), where model is a name, the path of a file, "
+       "or an mlip.Potential")
 
 
 class MLIPCalculator(Calculator):  # type: ignore[misc]
@@ -80,10 +80,10 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
         self.potential: Potential = source.to(device=device, dtype=dtype)
         self._evaluator = Evaluator(self.potential, skin)
         super().__init__()
+        info = source.info
         self.parameters = Parameters(
-            model=source.info.name or source.info.family, family=source.info.family, sha256=source.info.sha256,
-            device=str(self.potential.device), dtype=str(self.potential.dtype).removeprefix("torch."),
-            skin=float(skin))
+            model=info.name or info.family, family=info.family, sha256=info.sha256, skin=float(skin),
+            device=str(self.potential.device), dtype=str(self.potential.dtype).removeprefix("torch."))
 
     @property
     def info(self) -> ModelInfo:
@@ -116,7 +116,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
         self.results = _results(self._evaluator(structure))
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what has changed since the last calculation, with the keys of `atoms.info` that models read."""
+        """Return what has changed since the last calculation, `atoms.info` included where models read it."""
         changes: list[str] = super().check_state(atoms, tol=tol)
         if self.atoms is not None:
             changes += [k for k in INFO_KEYS if not equal(self.atoms.info.get(k), atoms.info.get(k))]
@@ -129,7 +129,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
             OptionError: any option.
         """
         if options:
-            raise OptionError(f"{', '.join(options)} cannot be changed afterwards; make a new calculator: {HOW}")
+            raise OptionError(f"{', '.join(options)}: options cannot be changed; make a new calculator: {HOW}")
         return {}
 
     def __getstate__(self) -> dict[str, Any]:

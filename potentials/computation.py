@@ -26,10 +26,12 @@ class Computation:
 
     It serialises as a reference to its model, never as weights. It may be called from several threads
     and by several Contexts; the calls follow one another, and a jump of the positions from one Context
-    to the next only costs a new neighbour list.
+    to the next only costs a new neighbour list. (OpenMM 8.6 never frees the computation of a force that
+    was deserialised or deep-copied; its neighbour list and its share in the model stay in memory.)
     """
 
-    def __init__(self, reference: ModelReference, settings: Settings, potential: Potential | None = None) -> None:
+    def __init__(self, reference: ModelReference, settings: Settings,
+                 potential: Potential | None = None) -> None:
         """Check everything that can be checked before the first step.
 
         Args:
@@ -89,25 +91,29 @@ class Computation:
     def _prepare(self, potential: Potential) -> Evaluator:
         s = self.settings
         check_elements(s.numbers, potential.model.config.atomic_numbers)
-        if (s.head is None and len(potential.heads) > 1) or (s.head is not None and s.head not in potential.heads):
+        heads = potential.heads
+        if len(heads) > 1 if s.head is None else s.head not in heads:
             raise OptionError(f"head={s.head!r}: choose one of the heads of the model with head=...: "
-                              f"{', '.join(potential.heads)}")
+                              f"{', '.join(heads)}")
         template = Structure.create(s.numbers, np.zeros((len(s.numbers), 3)), charge=s.charge, spin=s.spin,
                                     head=s.head)
         self._template = replace(template, pbc=np.full(3, s.periodic))
         self._offset = _isolated_energy(potential, template) if s.energy == "interaction" else 0.0
         self._evaluator = Evaluator(potential, s.skin)
+        self.settings = replace(s, skin=float(s.skin), charge=template.charge, spin=template.spin)
         return self._evaluator
 
     def _check(self, positions: NDArray[np.float64]) -> None:
         if positions.shape != (len(self.settings.numbers), 3):
             raise TopologyError(f"the System has {len(positions)} particles, but the force was made for "
-                                f"{len(self.settings.numbers)} atoms; give atoms=[...] to act on some of them")
+                                f"{len(self.settings.numbers)} atoms; give atoms=[...] to act on some of "
+                                "them")
         finite = np.isfinite(positions)
         if not finite.all():
             bad = np.flatnonzero(~finite.all(axis=1)).tolist()
-            raise NonFiniteError(f"the positions of {len(bad)} atom(s), first {bad[:10]}, are NaN or infinite; minimise "
-                                 "first, use a smaller time step, and look at the last frames before", bad)
+            raise NonFiniteError(f"the positions of {len(bad)} atom(s), first {bad[:10]}, are NaN or "
+                                 "infinite; minimise first, use a smaller time step, and look at the last "
+                                 "frames before", bad)
 
     def _in_system(self, error: MLIPError) -> str:
         """Return what to add to a text that counts atoms within a subset of the System."""
@@ -147,7 +153,7 @@ def restore(*packed: Any) -> Computation | UnusableComputation:
         found = ModelReference(*reference)
         return Computation(found, Settings.unpack(settings), find(found))
     except Exception as error:
-        return UnusableComputation(f"{type(error).__name__}: {error}", packed)
+        return UnusableComputation(f"{type(error).__name__}: this force cannot be restored: {error}", packed)
 
 
 def _isolated_energy(potential: Potential, structure: Structure) -> float:

@@ -68,7 +68,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         import openmm
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
-    if not isinstance(force_group, int) or not 0 <= force_group <= 31:
+    if force_group not in range(32):
         raise OptionError(f"force_group={force_group!r}; OpenMM has the groups 0 to 31")
     selection = select(topology_or_numbers, atoms)
     potential, reference = adopt(model, device, dtype)
@@ -78,7 +78,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         skin=skin, charge=charge, spin=spin, head=head, energy=energy)
     force = openmm.PythonForce(Computation(reference, settings, potential))
     force.setName("MLIP")
-    force.setForceGroup(force_group)
+    force.setForceGroup(int(force_group))
     force.setUsesPeriodicBoundaryConditions(settings.periodic)
     if selection.particles is not None:
         force.setParticles(selection.particles.tolist())

@@ -25,11 +25,12 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
     """A potential for openmm-ml.
 
     The options may be given to `MLPotential` or to `createSystem` and `createMixedSystem`, where they
-    win: `device`; `dtype` or `precision` (`single`, `double`, ...); `charge` and `multiplicity` (or
-    `spin`), both of the atoms the model describes; `head`; `skin` in A; `periodic`; and
-    `returnEnergyType`: `energy` (the default here: with the isolated atoms) or `interaction_energy`
-    (the default of openmm-ml's own MACE). `createSystem` and `createMixedSystem` pass options to
-    several addressees, so that those unknown here are ignored there.
+    win: `device` (by default that of a `Potential`, and CUDA, if there is one, for a name or path);
+    `dtype` or `precision` (`single`, `double`, ...); `charge` and `multiplicity` (or `spin`), both of the
+    atoms the model describes; `head`; `skin` in A; `periodic`; and `returnEnergyType`: `energy` (the
+    default here: with the isolated atoms) or `interaction_energy` (the default of openmm-ml's own MACE).
+    `createSystem` and `createMixedSystem` pass options to several addressees, so that those unknown here
+    are ignored there.
     """
 
     def __init__(self, model: Potential | str | Path | None = None, **options: Any) -> None:
@@ -50,7 +51,8 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
             raise OptionError(f"MLPotential('mlip', ...) has no option {', '.join(unknown)}; allowed: model, "
                               f"{', '.join(_OPTIONS)}")
         self.options = _force_options(options)
-        self.model = model if isinstance(model, Potential) else load(model, device=options.get("device"))
+        device = self.options.get("device") or _best()
+        self.model = model if isinstance(model, Potential) else load(model, device=device)
 
     def addForces(self, topology: Topology, system: openmm.System, atoms: Iterable[int] | None,  # noqa: N802
                   forceGroup: int, **args: Any) -> None:
@@ -70,12 +72,20 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
         given = {k: v for k, v in args.items() if k in _OPTIONS}
         options = {**self.options, **_force_options(given)}
         if options.get("periodic") is None:
-            options["periodic"] = topology.getPeriodicBoxVectors() is not None or system.usesPeriodicBoundaryConditions()
+            boxed = topology.getPeriodicBoxVectors() is not None
+            options["periodic"] = boxed or system.usesPeriodicBoundaryConditions()
         system.addForce(create_force(topology, self.model, atoms, force_group=forceGroup, **options))
 
     def getMLLongRange(self) -> bool:  # noqa: N802
         """Return False: the models see no further than their cutoff."""
         return False
+
+
+def _best() -> str:
+    """Return the device openmm-ml takes by default: CUDA where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _force_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakValueDictionary
+from weakref import WeakSet
 
 import torch
 
@@ -35,7 +35,7 @@ class ModelReference:
     device: str
 
 
-_residents: WeakValueDictionary[tuple[str, str, str], Potential] = WeakValueDictionary()
+_residents: dict[tuple[str, str, str], WeakSet[Potential]] = {}  # equal models, as long as someone holds them
 _lock = threading.RLock()
 
 
@@ -59,7 +59,9 @@ def adopt(model: Potential | str | Path, device: torch.device | str | None = Non
     reference = ModelReference(_source(stored.path), stored.info.sha256, _text(potential.dtype),
                                str(potential.device))
     with _lock:
-        potential = _residents.setdefault(_key(reference), potential)
+        if potential is not model:  # loaded or converted: an equal one may be here already
+            potential = find(reference) or potential
+        _keep(reference, potential)
     return potential, reference
 
 
@@ -76,13 +78,17 @@ def resolve(reference: ModelReference) -> Potential:
         found = find(reference)
         if found is None:
             found = _loaded(reference)
-            _residents[_key(reference)] = found
+            _keep(reference, found)
         return found
 
 
 def find(reference: ModelReference) -> Potential | None:
     """Return the model if it lives in this process."""
-    return _residents.get(_key(reference))
+    return next(iter(_residents.get(_key(reference), ())), None)
+
+
+def _keep(reference: ModelReference, potential: Potential) -> None:
+    _residents.setdefault(_key(reference), WeakSet()).add(potential)
 
 
 def _loaded(reference: ModelReference) -> Potential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +43,17 @@ def select(topology_or_numbers: Topology | Sequence[int], atoms: Iterable[int] |
             without element.
         StructureError: bad atomic numbers.
     """
-    is_topology = hasattr(topology_or_numbers, "getPeriodicBoxVectors")
-    members = list(topology_or_numbers.atoms()) if is_topology else topology_or_numbers
+    topology: Any = topology_or_numbers if hasattr(topology_or_numbers, "getPeriodicBoxVectors") else None
+    members: Any = topology_or_numbers if topology is None else list(topology.atoms())
     count = len(members)
     if count == 0:
         raise TopologyError("there are no atoms; give a topology with atoms or a list of atomic numbers")
     particles = None if atoms is None else _indices(atoms, count)
     chosen = members if particles is None else [members[i] for i in particles]
-    numbers = [_number(atom) for atom in chosen] if is_topology else chosen
+    numbers = chosen if topology is None else [_number(atom) for atom in chosen]
     checked = Structure.create(numbers, np.zeros((len(chosen), 3))).numbers
-    return Selection(checked, particles, is_topology and topology_or_numbers.getPeriodicBoxVectors() is not None)
+    has_box = topology is not None and topology.getPeriodicBoxVectors() is not None
+    return Selection(checked, particles, has_box)
 
 
 def _indices(atoms: Iterable[int], count: int) -> NDArray[np.int64]:
@@ -60,21 +61,22 @@ def _indices(atoms: Iterable[int], count: int) -> NDArray[np.int64]:
     if given.size == 0:
         raise TopologyError("atoms is empty; give at least one index, or atoms=None for all")
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
-        raise TopologyError(f"atoms must be a list of indices (whole numbers from 0 to {count - 1}); an array of "
-                            f"{given.dtype} with shape {given.shape} was given")
+        raise TopologyError(f"atoms must be a list of indices (whole numbers from 0 to {count - 1}); an "
+                            f"array of {given.dtype} with shape {given.shape} was given")
     outside = given[(given < 0) | (given >= count)]
     if outside.size:
-        raise TopologyError(f"atoms holds {outside[:10].tolist()}, but the {count} atoms are numbered 0 to {count - 1}")
+        raise TopologyError(f"atoms holds {outside[:10].tolist()}, but the {count} atoms are numbered 0 to "
+                            f"{count - 1}")
     values, times = np.unique(given, return_counts=True)
     if (times > 1).any():
         raise TopologyError(f"atoms holds {values[times > 1][:10].tolist()} more than once")
     return given.astype(np.int64)
 
 
-def _number(atom: Topology) -> int:
+def _number(atom: Any) -> int:
     if atom.element is None:
         raise TopologyError(
-            f"atom {atom.index} ({atom.name!r} of residue {atom.residue.name} {atom.residue.id}) has no element; the "
-            "model describes real atoms only: remove virtual sites and extra particles (for example by using a "
-            "three-site water model), or leave them out with atoms=[...]")
+            f"atom {atom.index} ({atom.name!r} of residue {atom.residue.name} {atom.residue.id}) has no "
+            "element; the model describes real atoms only: remove virtual sites and extra particles (for "
+            "example by using a three-site water model), or leave them out with atoms=[...]")
     return int(atom.element.atomic_number)

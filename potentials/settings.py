@@ -57,9 +57,11 @@ class Settings:
             ModelFileError: made by another version of the package.
         """
         if not packed or packed[0] != FORMAT or len(packed) != 1 + len(fields(cls)):
-            raise ModelFileError(f"this force was serialised by another version of mlip (format "
-                                 f"{packed[0] if packed else None}, this version reads {FORMAT}); create it again")
-        return cls(*(_unpacked(v) if isinstance(v, bytes) else v for v in packed[1:]))
+            raise ModelFileError("this force was serialised by another version of mlip (format "
+                                 f"{packed[0] if packed else None}, this version reads {FORMAT}); create it "
+                                 "again")
+        values: list[Any] = [_unpacked(v) if isinstance(v, bytes) else v for v in packed[1:]]
+        return cls(*values)
 
 
 def _packed(array: NDArray[np.int64]) -> bytes:

@@ -52,10 +52,12 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
     if not hasattr(topology, "getPeriodicBoxVectors"):
-        raise TopologyError(f"create_system needs an openmm.app.Topology; {type(topology).__name__} was given")
+        raise TopologyError("create_system needs an openmm.app.Topology; "
+                            f"{type(topology).__name__} was given")
     box = topology.getPeriodicBoxVectors()
     if periodic and box is None:
-        raise TopologyError("periodic=True, but the topology has no box; call topology.setPeriodicBoxVectors(...)")
+        raise TopologyError("periodic=True, but the topology has no box; call "
+                            "topology.setPeriodicBoxVectors(...)")
     force = create_force(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin,
                          force_group=force_group, charge=charge, spin=spin, head=head, energy=energy)
     system = openmm.System()

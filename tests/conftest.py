@@ -11,6 +11,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from ase.units import kB
 
 import mlip
 
@@ -19,7 +20,7 @@ ELEMENTS = ("H", "C", "O", "Cu")
 # One entry per family and variant that must keep the contract of tests/calculators/test_model_contract.py.
 SMALL_MODELS: dict[str, dict[str, object]] = {
     "mace": {"family": "mace", "channels": 8, "hidden_lmax": 1, "edge_lmax": 2, "correlation": 3,
-             "radial_mlp": (16,), "interaction_first": "plain", "avg_num_neighbors": 10.0, "cutoff": 4.0},
+             "radial_mlp": (16,), "interaction_first": "plain", "avg_num_neighbors": 2.0, "cutoff": 4.0},
     "mace-density-zbl": {"family": "mace", "channels": 4, "hidden_lmax": 1, "edge_lmax": 3, "correlation": 2,
                          "radial_mlp": (16,), "interaction_first": "density_residual",
                          "interaction": "density_residual", "distance_transform": "agnesi",
@@ -34,6 +35,12 @@ def small_potential(name: str, *, dtype: str = "float64") -> mlip.Potential:
     e0 = torch.tensor([-13.6, -1029.5, -2042.0, -45000.0], dtype=torch.float64)
     potential.model.atomic_energies.copy_(e0.expand_as(potential.model.atomic_energies))
     return potential.to(dtype=dtype)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Small models are fastest on one thread, above all where several test runs share the cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +68,8 @@ def _cubic() -> Atoms:
 
 def _triclinic() -> Atoms:
     cell = [[4.1, 0.2, -0.3], [1.9, 4.4, 0.4], [-1.2, 0.9, 5.0]]
-    return Atoms("CuOC", cell=cell, pbc=True, scaled_positions=[[0.1, 0.1, 0.1], [0.6, 0.4, 0.5], [0.2, 0.7, 0.8]])
+    scaled = [[0.1, 0.1, 0.1], [0.6, 0.4, 0.5], [0.2, 0.7, 0.8]]
+    return Atoms("CuOC", cell=cell, pbc=True, scaled_positions=scaled)
 
 
 def _left_handed() -> Atoms:
@@ -124,6 +132,19 @@ def structure(request: pytest.FixtureRequest) -> Atoms:
 def structures() -> dict[str, Atoms]:
     """All structures by name."""
     return {name: make() for name, make in STRUCTURES.items()}
+
+
+@pytest.fixture(scope="session")
+def heat() -> Callable[[Atoms, float], Atoms]:
+    """A function that gives atoms the momenta of a temperature in K."""
+
+    def heated(atoms: Atoms, temperature: float) -> Atoms:
+        width = np.sqrt(atoms.get_masses() * kB * temperature)[:, None]
+        momenta = np.random.default_rng(0).normal(size=(len(atoms), 3)) * width
+        atoms.set_momenta(momenta - momenta.mean(axis=0))
+        return atoms
+
+    return heated
 
 
 @pytest.fixture(scope="session")

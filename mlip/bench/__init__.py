@@ -1,1 +1,1 @@
-"""."""
+"""Timings beside other packages, in one process."""

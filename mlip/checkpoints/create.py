@@ -46,9 +46,10 @@ def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff:
 
 
 def build(config: ModelConfig, dtype: torch.dtype) -> EnergyModel:
-    """Return a model with random weights in the given precision, whatever torch's default dtype is."""
-    model: EnergyModel = family_of(config.family).model(config)
-    return model.to(dtype)
+    """Return a model with random weights in the given precision, whatever torch's defaults are, on the CPU."""
+    with torch.inference_mode(False), torch.device("cpu"):  # weights of an inference mode have no derivatives
+        model: EnergyModel = family_of(config.family).model(config)
+        return model.to(dtype)
 
 
 def from_weights(config: ModelConfig, weights: Mapping[str, Tensor], info: ModelInfo,
@@ -83,9 +84,15 @@ def from_reference(family: str, state_dict: Mapping[str, Tensor], config: Mappin
         OptionError: unknown family.
         UnsupportedModelError: options or tensors that mlip does not implement, by name.
     """
-    tensors = {k: torch.as_tensor(v) for k, v in state_dict.items()}
+    kind = family_of(family)
     try:
-        ours, weights = family_of(family).convert(tensors, config)
+        tensors = {k: torch.as_tensor(v) for k, v in state_dict.items()}
+        ours, weights = kind.convert(tensors, config)
+    except UnsupportedModelError:
+        raise
     except KeyError as error:
         raise UnsupportedModelError(f"the reference configuration lacks {error}") from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedModelError(f"{family}: the tensors of the reference do not fit its configuration, or the "
+                                    f"configuration is not supported: {error}") from None
     return from_weights(ours, weights, ModelInfo(family=family, description="imported from a reference state dict"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -27,7 +28,7 @@ def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -43,13 +44,15 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(document, sort_keys=True)})
     if not path.parent.is_dir():
         raise ModelNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    if path.is_dir():
+        raise ModelFileError(f"cannot write {path}: it is a folder; give the path of a file")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:  # unlike tempfile's, readable for whom the umask allows it
             file.write(data)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -74,10 +77,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                              "make one with Potential.save, or convert the original with: mlip convert")
     try:
         document: dict[str, Any] = json.loads(metadata[FORMAT])
-        version, stored = int(document["version"]), str(document["sha256"])
+        kind, version, stored = document["format"], document["version"], document["sha256"]
         header = {"config": document["config"], "info": document["info"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path}: the header is damaged ({error!r})") from None
+    complete = isinstance(stored, str) and all(isinstance(part, dict) for part in header.values())
+    if kind != FORMAT or type(version) is not int or version < 1 or not complete:
+        raise ModelFileError(f"{path}: the header is damaged (format {kind!r}, version {version!r})")
     if version > VERSION:
         raise ModelFileError(f"{path} has the format version {version}, newer than this mlip-md reads ({VERSION}); "
                              "upgrade with: pip install -U mlip-md")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import zipfile
 from pathlib import Path
 
 import torch
 
+from mlip.checkpoints import catalogue
 from mlip.checkpoints import format as file_format
 from mlip.checkpoints.create import from_reference, from_weights
 from mlip.checkpoints.info import ModelInfo
@@ -27,26 +30,42 @@ def load(name_or_path: str | Path, device: torch.device | str | None = None,
     """Load a potential. No code of the file is run, whatever its kind.
 
     Args:
-        name_or_path: name of a bundled model, path of a `.mlip` file, or path of a mace-torch `.model` file.
+        name_or_path: name of a bundled model, path of a `.mlip` or mace-torch `.model` file, or name of a
+            public model (`mlip.checkpoints.catalogue`), which is fetched once; looked for in this order.
         device: `"cpu"` or `"cuda"`; by default the CPU.
         dtype: `"float32"` or `"float64"`; by default the precision of the file.
 
     Raises:
-        ModelNotFoundError: no such name or file; lists the names.
+        ModelNotFoundError: no such name or file (lists the names), or a public model that cannot be fetched.
         ModelFileError: a truncated, altered or foreign file.
         UnsupportedModelError: a foreign model of a kind that mlip does not implement.
         OptionError: unusable device or dtype.
     """
     if not isinstance(name_or_path, (str, Path)):
         raise OptionError(f"a model is given by its name or path; got {type(name_or_path).__name__}")
-    path = bundled().get(str(name_or_path), Path(name_or_path).expanduser())
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder; give the path of a model file")
-    if not path.is_file():
-        raise ModelNotFoundError(f"there is no model named or file at {str(name_or_path)!r}; "
-                                 f"bundled models: {', '.join(bundled()) or 'none'}")
-    potential = _foreign(path) if zipfile.is_zipfile(path) else _own(path)
+    path, entry = _find(name_or_path)
+    potential = _foreign(path, entry) if zipfile.is_zipfile(path) else _own(path)
     return potential.to(device=device, dtype=dtype)
+
+
+def _find(name_or_path: str | Path) -> tuple[Path, catalogue.Entry | None]:
+    """Return the file of a name or path, and its entry if it is a public model."""
+    name, path = str(name_or_path), Path(name_or_path).expanduser()
+    if name in bundled():
+        return bundled()[name], None
+    if os.path.isfile(path):
+        return path, None
+    public = catalogue.entries()
+    if name in public:
+        from mlip.checkpoints.download import fetch
+
+        return fetch(public[name]), public[name]
+    if os.path.isdir(path):
+        raise ModelFileError(f"{path} is a folder; give the path of a model file")
+    close = difflib.get_close_matches(name, [*bundled(), *public], n=3)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    raise ModelNotFoundError(f"there is no model named or file at {name!r}{hint}; bundled models: "
+                             f"{', '.join(bundled()) or 'none'}; public models: {', '.join(public)}")
 
 
 def _own(path: Path) -> Potential:
@@ -56,10 +75,12 @@ def _own(path: Path) -> Potential:
     return from_weights(config, tensors, info, path.resolve())
 
 
-def _foreign(path: Path) -> Potential:
+def _foreign(path: Path, entry: catalogue.Entry | None) -> Potential:
     from mlip.checkpoints.mace_torch import read_mace_torch
 
     state_dict, config = read_mace_torch(path)
     potential = from_reference("mace", state_dict, config)
-    info = ModelInfo(family="mace", name=path.stem, description=f"imported from the mace-torch file {path.name}")
+    entry = entry or catalogue.identify(path)
+    info = entry.info() if entry else ModelInfo(
+        family="mace", name=path.stem, description=f"imported from the mace-torch file {path.name}")
     return Potential(potential.model, info, path.resolve())

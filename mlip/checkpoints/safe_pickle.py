@@ -5,6 +5,8 @@ name becomes a `Global`, an object or a call becomes a `Node` that holds its arg
 handful of rebuilding functions that model files need (`REBUILD`, and tensors through `Storages`) are our
 own. Opcodes that could reach live objects (the extension registry, out-of-band buffers, the old instance
 protocol) do not exist here.
+
+Source: the opcodes as documented in `pickletools` of the Python standard library.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from mlip.errors import ModelFileError
 MAX_OPCODES = 5_000_000
 MAX_TEXT = 80
 
-_ALIASES = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core.multiarray": "numpy._core.multiarray"}
+_ALIASES = {"__builtin__": "builtins", "copy_reg": "copyreg",
+            "numpy.core.multiarray": "numpy._core.multiarray"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Node:
 def describe(value: object) -> str:
     """Return a short, safe text for any value that came out of a file."""
     if isinstance(value, Node):
-        return f"an object of {value.kind}" if isinstance(value.kind, Global) else "an object of no known class"
+        if value.kind == Global("builtins", "getattr") and type(value.args[-1:]) == 0:
+            return value.args[-1][:MAX_TEXT]
+        return f"an object of {value.kind if isinstance(value.kind, Global) else 'no known class'}"
     if isinstance(value, Global):
         return str(value)
     if value is None or isinstance(value, (bool, float)):
@@ -69,14 +74,23 @@ def describe(value: object) -> str:
 
 
 def _key(value: object) -> Any:
-    """Return a value that may be a key; nested keys could exhaust the C stack while they are hashed."""
-    if value is None or type(value) in (str, int, float, bool, bytes, Global):
+    """Return a value that may be a key; hashing deeply nested keys could exhaust the C stack."""
+    members = value if type(value) is tuple else (value,)
+    if len(members) <= 16 and all(type(x) in _KEY_TYPES for x in members):
         return value
     raise ModelFileError(f"damaged model file: {describe(value)} is used as a dictionary key")
 
 
+_KEY_TYPES = (str, int, float, bool, bytes, type(None), Global)
+
+
 def _set(*args: object) -> object:
     return {_key(x) for x in _sequence(args[0])} if args else set()
+
+
+def _ordered(*args: object) -> object:
+    pairs = [_sequence(x) for x in _sequence(args[0])] if args else []
+    return {_key(k): v for k, v in pairs}
 
 
 def _sequence(value: object) -> list[object] | tuple[object, ...]:
@@ -101,7 +115,7 @@ def _numpy_scalar(dtype: object, raw: object) -> object:
 
 
 REBUILD: dict[tuple[str, str], Callable[..., object]] = {
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _ordered,
     ("builtins", "set"): _set,
     ("builtins", "frozenset"): _set,
     ("_codecs", "encode"): _encode,
@@ -148,8 +162,8 @@ class InertUnpickler:
         except (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             if isinstance(error, ModelFileError):
                 raise
-            text = str(error)[:MAX_TEXT]
-            raise ModelFileError(f"damaged model file: its pickle cannot be read ({text}); fetch it again") from None
+            raise ModelFileError("damaged model file: its pickle cannot be read "
+                                 f"({str(error)[:MAX_TEXT]}); fetch it again") from None
         raise ModelFileError("damaged model file: its pickle has no end; fetch it again")
 
     def _step(self, name: str, arg: Any) -> None:
@@ -158,17 +172,14 @@ class InertUnpickler:
         elif name in _LITERALS:
             self._stack.append(arg)
         elif name in _TUPLES:
-            n = _TUPLES[name]
-            self._stack[-n:] = [tuple(self._stack[-n:])] if len(self._stack) >= n else self._underflow()
+            items = [self._stack.pop() for _ in range(_TUPLES[name])]
+            self._stack.append(tuple(reversed(items)))
         else:
             action = _ACTIONS.get(name)
             if action is None:
-                raise ModelFileError(f"the model file uses the pickle opcode {name}, which no model needs and which "
-                                     "mlip does not run; do not open this file with torch.load either")
+                raise ModelFileError(f"the model file uses the pickle opcode {name}, which no model needs "
+                                     "and mlip does not run; do not open this file with torch.load either")
             action(self, arg)
-
-    def _underflow(self) -> list[Any]:
-        raise IndexError("stack underflow")
 
     def _skip(self, arg: Any) -> None:
         """PROTO and FRAME carry nothing."""
@@ -244,12 +255,9 @@ class InertUnpickler:
 
     def _newobj_ex(self, arg: Any) -> None:
         self._stack.pop()
-        self._reduce_node()
+        self._newobj(arg)
 
     def _newobj(self, arg: Any) -> None:
-        self._reduce_node()
-
-    def _reduce_node(self) -> None:
         args, kind = self._stack.pop(), self._stack.pop()
         if type(args) is not tuple:
             raise TypeError("arguments that are no tuple")
@@ -279,11 +287,12 @@ _LITERALS = frozenset(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BIN
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _ACTIONS: dict[str, Callable[[InertUnpickler, Any], None]] = {
     "PROTO": InertUnpickler._skip, "FRAME": InertUnpickler._skip, "MARK": InertUnpickler._mark,
-    "TUPLE": InertUnpickler._tuple, "FROZENSET": InertUnpickler._frozenset, "ADDITEMS": InertUnpickler._appends,
-    "APPEND": InertUnpickler._append, "APPENDS": InertUnpickler._appends,
+    "TUPLE": InertUnpickler._tuple, "FROZENSET": InertUnpickler._frozenset,
+    "ADDITEMS": InertUnpickler._appends, "APPEND": InertUnpickler._append, "APPENDS": InertUnpickler._appends,
     "SETITEM": InertUnpickler._setitem, "SETITEMS": InertUnpickler._setitems,
     "GLOBAL": InertUnpickler._global, "STACK_GLOBAL": InertUnpickler._stack_global,
-    "REDUCE": InertUnpickler._reduce, "NEWOBJ": InertUnpickler._newobj, "NEWOBJ_EX": InertUnpickler._newobj_ex,
+    "REDUCE": InertUnpickler._reduce,
+    "NEWOBJ": InertUnpickler._newobj, "NEWOBJ_EX": InertUnpickler._newobj_ex,
     "BUILD": InertUnpickler._build, "BINPUT": InertUnpickler._put, "LONG_BINPUT": InertUnpickler._put,
     "MEMOIZE": InertUnpickler._put, "BINGET": InertUnpickler._get, "LONG_BINGET": InertUnpickler._get,
     "BINPERSID": InertUnpickler._persid,

@@ -23,7 +23,8 @@ _LEGACY_MAGIC = bytes.fromhex("8002 8a0a 6cfc9c46f9206aa85019")
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
 }
 
 
@@ -60,13 +61,12 @@ def read_torch_file(path: str | Path) -> TorchFile:
     with source.open("rb") as stream:
         head = stream.read(64)
         if head.startswith(_LEGACY_MAGIC):
-            raise UnsupportedModelError(f"{source.name} is in the format of torch before 1.6; load it once with "
-                                        "torch where you trust it and save it again with torch.save")
+            raise UnsupportedModelError(f"{source.name} is in the format of torch before 1.6; if you trust "
+                                        "it, load it once with torch.load and save it again with torch.save")
         if not head.startswith(b"PK\x03\x04"):
             what = "empty" if not head else "no file written by torch.save (it is not a zip archive)"
             raise ModelFileError(f"{source.name} is {what}; if it was downloaded, fetch it again")
-        content = read_archive(stream, source.name)
-    return content
+        return read_archive(stream, source.name)
 
 
 def read_archive(stream: BinaryIO, name: str, script: bool = False) -> TorchFile:
@@ -86,8 +86,8 @@ def read_archive(stream: BinaryIO, name: str, script: bool = False) -> TorchFile
             return _Archive(archive, stream.seek(0, io.SEEK_END), script).load()
     except ModelFileError as error:
         raise type(error)(f"{name}: {error}") from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, OverflowError,
-            KeyError, IndexError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, TypeError,
+            OverflowError, KeyError, IndexError, struct.error) as error:
         raise ModelFileError(f"{name} is damaged or truncated ({str(error)[:80]}); fetch it again") from None
 
 
@@ -108,11 +108,12 @@ class _Archive:
         self.entries = {info.filename: info for info in archive.infolist()}
         pickles = [n for n in self.entries if n.endswith("/data.pkl") and n.count("/") == 1]
         if len(pickles) != 1:
-            raise ModelFileError("a zip archive, but not one written by torch.save (no data.pkl); give the .model file")
+            raise ModelFileError("a zip archive, but not one written by torch.save (no data.pkl); give "
+                                 "the .model file")
         self.prefix = pickles[0].removesuffix("data.pkl")
         if not script and f"{self.prefix}constants.pkl" in self.entries:
-            raise UnsupportedModelError("a TorchScript archive (e.g. made for LAMMPS); give the .model file it was "
-                                        "made from")
+            raise UnsupportedModelError("a TorchScript archive (e.g. made for LAMMPS); give the .model file "
+                                        "it was made from")
         order = self.record("byteorder") if f"{self.prefix}byteorder" in self.entries else b"little"
         if order not in (b"little", b"big"):
             raise ModelFileError("unknown byte order; fetch the file again")
@@ -133,22 +134,23 @@ class _Archive:
     def record(self, name: str) -> bytes:
         info = self.entries.get(self.prefix + name)
         if info is None:
-            raise ModelFileError(f"the record {name[:80]!r} is missing; the file is truncated, fetch it again")
+            raise ModelFileError(f"the record {name[:80]!r} is missing; fetch the file again")
         if info.compress_type != zipfile.ZIP_STORED:
-            raise ModelFileError("its records are compressed, which torch.save never does; unpack it and save it "
-                                 "again with torch.save where you trust it")
+            raise ModelFileError("its records are compressed, which torch.save never does; get the file as "
+                                 "torch.save wrote it")
         self.budget -= info.file_size
         if self.budget < 0:
             raise ModelFileError("its records claim to be larger than the file; fetch it again")
         return self.archive.read(info)
 
     def persistent(self, pid: object) -> object:
-        if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage" and isinstance(pid[1], Global)):
+        described = isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"
+        if not (described and isinstance(pid, tuple) and isinstance(pid[1], Global)):
             raise ModelFileError("damaged model file: a tensor storage without a description")
         _, kind, key, location, count = pid[:5]
         dtype = _STORAGES.get(kind.name) if kind.module == "torch" else None
         if dtype is None:
-            raise UnsupportedModelError(f"it holds tensors of {kind}; allowed are {', '.join(sorted(_STORAGES))}")
+            raise UnsupportedModelError(f"it holds tensors of {kind}; allowed: {', '.join(_STORAGES)}")
         if location == "meta":
             raise ModelFileError("it holds tensors without data (device 'meta')")
         if not isinstance(key, str) or type(count) is not int or count < 0:
@@ -164,14 +166,15 @@ class _Archive:
             self.storages[storage.key] = torch.from_numpy(flat.view(np.uint8))
         raw_values = self.storages[storage.key]
         if raw_values.numel() != storage.count * storage.dtype.itemsize:
-            raise ModelFileError(f"damaged model file: storage {storage.key[:20]} has {raw_values.numel()} bytes, "
-                                 f"expected {storage.count} x {storage.dtype.itemsize}")
+            raise ModelFileError(f"damaged model file: storage {storage.key[:20]} has {raw_values.numel()} "
+                                 f"bytes, expected {storage.count} x {storage.dtype.itemsize}")
         return raw_values.view(storage.dtype) if storage.count else torch.empty(0, dtype=storage.dtype)
 
     def tensor(self, storage: object, offset: object, size: object, stride: object, *rest: object) -> Tensor:
         """Rebuild a tensor as a contiguous copy of its own."""
         shape, steps = _integers(size), _integers(stride)
-        if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0 or len(shape) != len(steps):
+        if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0 \
+                or len(shape) != len(steps):
             raise ModelFileError("damaged model file: a tensor with an impossible layout")
         if len(rest) > 2 and rest[2]:
             raise UnsupportedModelError(f"it holds tensors with extra properties ({describe(rest[2])})")

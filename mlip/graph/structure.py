@@ -11,6 +11,7 @@ from mlip.elements import SYMBOLS
 from mlip.errors import StructureError
 
 MIN_DISTANCE = 1e-3  # Angstrom; closer pairs are taken for a mistake in the input
+MAX_LENGTH = 1e7  # Angstrom; beyond it, positions have no digits left for distances
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ class Structure:
         if r.size == 0:
             r = r.reshape(0, 3)
         if r.shape != (len(z), 3):
-            raise StructureError(f"positions have shape {r.shape}; {len(z)} atomic numbers need ({len(z)}, 3)")
+            raise StructureError(f"positions have shape {r.shape}; {len(z)} atomic numbers need "
+                                 f"({len(z)}, 3)")
         _finite(r, "positions of atoms")
+        _bounded(r, "atoms")
         h, periodic = _cell(cell, pbc)
         return cls(z, r, h, periodic, _whole(charge, "charge", None), _whole(spin, "spin (2S+1)", 1),
                    None if head is None else str(head))
@@ -98,10 +101,18 @@ def _finite(array: NDArray[np.float64], name: str) -> None:
         raise StructureError(f"NaN or infinite values in {name} {bad[:10].tolist()}")
 
 
+def _bounded(array: NDArray[np.float64], name: str) -> None:
+    far = np.unique(np.nonzero(np.abs(array) > MAX_LENGTH)[0])
+    if far.size:
+        raise StructureError(f"{name} {far[:10].tolist()} have coordinates beyond {MAX_LENGTH:g} A; in "
+                             "dynamics, the system has exploded: use a shorter time step or relax it first")
+
+
 def _cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     flags = np.asarray(pbc)
-    if flags.shape not in ((), (1,), (3,)):
-        raise StructureError(f"pbc must be one flag or three; shape {flags.shape} was given")
+    if flags.shape not in ((), (1,), (3,)) or flags.dtype.kind not in "biu":
+        raise StructureError(f"pbc must be one flag or three, True or False; {pbc!r} of shape {flags.shape} "
+                             "was given")
     periodic = np.array(np.broadcast_to(flags.astype(bool), (3,)))
     h = np.zeros((3, 3)) if cell is None else _floats(cell, "cell")
     if h.shape == (3,):
@@ -109,6 +120,7 @@ def _cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray[np.flo
     if h.shape != (3, 3):
         raise StructureError(f"cell must have shape (3, 3), rows in Angstrom, or (3,); {h.shape} was given")
     _finite(h, "cell vectors")
+    _bounded(h, "cell vectors")
     lengths = np.linalg.norm(h, axis=1)
     zero = np.flatnonzero(periodic & (lengths < MIN_DISTANCE))
     if zero.size:

@@ -1,1 +1,1 @@
-"""."""
+"""ASE atoms and files <-> structures."""

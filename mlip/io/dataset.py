@@ -15,24 +15,28 @@ from mlip.errors import StructureError
 from mlip.graph.labelled import Labelled
 from mlip.io.ase import structure_of
 
-ENERGY_KEYS = ("REF_energy", "energy")
-FORCES_KEYS = ("REF_forces", "forces")
+LABELS = (("REF_energy", "REF_forces"), ("energy", "forces"))
 
 
 def read_labelled(path: str | Path) -> list[Labelled]:
     """Read structures with energies and forces from a file ASE can read, also gzip-compressed.
 
     Args:
-        path: extended XYZ or another format of ASE. Energy in eV under `REF_energy` or `energy`; forces in
-            eV/A under `REF_forces` or `forces`, absent for isolated atoms.
+        path: extended XYZ or another format of ASE. Energy in eV and forces in eV/A under `REF_energy` and
+            `REF_forces`, or else under `energy` and `forces`; forces may be absent for isolated atoms.
 
     Raises:
-        StructureError: no such file, no structures, or a structure without energy or forces.
+        StructureError: no such file, one that cannot be read, no structures, or a structure without energy or
+            forces.
     """
     source = Path(path).expanduser()
     if not source.is_file():
         raise StructureError(f"there is no file {source}")
-    found = [_labelled(atoms, f"structure {i} of {source.name}") for i, atoms in enumerate(_frames(source))]
+    try:
+        frames = list(_frames(source))
+    except Exception as error:  # ASE's readers raise whatever the content makes them stumble over
+        raise StructureError(f"{source} cannot be read as structures: {type(error).__name__}: {error}") from None
+    found = [_labelled(atoms, f"structure {i} of {source.name}") for i, atoms in enumerate(frames)]
     if not found:
         raise StructureError(f"{source} holds no structures")
     return found
@@ -51,7 +55,7 @@ def isolated_energies(path: str | Path) -> dict[str, float]:
 def _frames(path: Path) -> Iterator[Atoms]:
     if path.suffix == ".gz":
         inner = Path(path.stem).suffix.lstrip(".")
-        with gzip.open(path, "rt") as file:
+        with gzip.open(path, "rt" if inner in ("xyz", "extxyz") else "rb") as file:
             yield from iread(file, ":", format="extxyz" if inner in ("xyz", "extxyz") else inner)
     else:
         yield from iread(path, ":", format="extxyz" if path.suffix in (".xyz", ".extxyz") else None)
@@ -59,15 +63,18 @@ def _frames(path: Path) -> Iterator[Atoms]:
 
 def _labelled(atoms: Atoms, where: str) -> Labelled:
     results = atoms.calc.results if atoms.calc is not None else {}
-    energy = next((v for v in (*(atoms.info.get(k) for k in ENERGY_KEYS), results.get("energy")) if v is not None), None)
-    forces = next((v for v in (*(atoms.arrays.get(k) for k in FORCES_KEYS), results.get("forces")) if v is not None),
-                  None)
-    if forces is None and len(atoms) == 1:
-        forces = np.zeros((1, 3))
-    if energy is None or forces is None:
-        missing = f"energy ({' or '.join(ENERGY_KEYS)})" if energy is None else f"forces ({' or '.join(FORCES_KEYS)})"
-        raise StructureError(f"{where} has no {missing}")
-    forces = np.asarray(forces, dtype=np.float64)
+    found = [(atoms.info.get(e, results.get(e)), atoms.arrays.get(f, results.get(f)), f) for e, f in LABELS]
+    energy, forces, name = next((labels for labels in found if labels[0] is not None), (None, None, ""))
+    if energy is None:
+        raise StructureError(f"{where} has no energy ({' or '.join(key for key, _ in LABELS)})")
+    if forces is None and len(atoms) != 1:
+        raise StructureError(f"{where} has an energy but no forces under {name}")
+    try:
+        energy, forces = float(energy), np.asarray(np.zeros((1, 3)) if forces is None else forces, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StructureError(f"{where}: energy or forces are no numbers: {error}") from None
+    if forces.shape != (len(atoms), 3):
+        raise StructureError(f"{where}: {name} have shape {forces.shape}; {len(atoms)} atoms need ({len(atoms)}, 3)")
     if not np.isfinite(energy) or not np.isfinite(forces).all():
         raise StructureError(f"{where}: energy or forces are NaN or infinite")
-    return Labelled(structure_of(atoms), float(energy), forces)
+    return Labelled(structure_of(atoms), energy, forces)

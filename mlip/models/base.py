@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +14,10 @@ from torch import Tensor, nn
 
 from mlip.errors import ConfigError
 from mlip.graph import AtomGraph
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -32,23 +38,41 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Check the common fields; raises `ConfigError`."""
         z = self.atomic_numbers
-        if not z or list(z) != sorted(set(z)) or not all(isinstance(i, int) and 1 <= i <= 118 for i in z):
-            raise ConfigError("atomic_numbers must be ascending, distinct numbers from 1 to 118, at least one; "
+        whole = isinstance(z, tuple) and all(type(i) is int and 1 <= i <= 118 for i in z)
+        if not whole or not z or list(z) != sorted(set(z)):
+            raise ConfigError("atomic_numbers must be a tuple of ascending, distinct numbers from 1 to 118, at least one; "
                               f"{z!r} was given")
-        if not isinstance(self.cutoff, (int, float)) or not 0 < self.cutoff < 100:
+        if not _is_number(self.cutoff) or not 0 < self.cutoff < 100:
             raise ConfigError(f"cutoff must be a positive number of Angstrom below 100; {self.cutoff!r} was given")
-        if not self.heads or len(set(self.heads)) != len(self.heads):
-            raise ConfigError(f"heads must be distinct names, at least one; {self.heads!r} was given")
+        names = isinstance(self.heads, tuple) and all(isinstance(head, str) for head in self.heads)
+        if not names or not self.heads or len(set(self.heads)) != len(self.heads):
+            raise ConfigError(f"heads must be a tuple of distinct names, at least one; {self.heads!r} was given")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-compatible values."""
         return dataclasses.asdict(self)
 
+    def _check_whole(self, name: str, low: int, high: int) -> None:
+        value = getattr(self, name)
+        if type(value) is not int or not low <= value <= high:
+            raise ConfigError(f"{self.family}: {name} must be a whole number from {low} to {high}; {value!r} was given")
+
+    def _check_positive(self, name: str) -> None:
+        value = getattr(self, name)
+        if not _is_number(value) or not 0 < value < math.inf:
+            raise ConfigError(f"{self.family}: {name} must be a positive number; {value!r} was given")
+
+    def _check_choice(self, name: str, allowed: tuple[str, ...] | tuple[bool, ...]) -> None:
+        value = getattr(self, name)
+        if type(value) is not type(allowed[0]) or value not in allowed:
+            raise ConfigError(f"{self.family}: {name} must be one of {', '.join(map(str, allowed))}; "
+                              f"{value!r} was given")
+
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Make a configuration from JSON values; unknown fields raise `ConfigError`."""
         known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(str(name) for name in set(values) - known)
         if unknown:
             raise ConfigError(f"unknown {cls.family} option(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         try:

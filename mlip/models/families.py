@@ -47,6 +47,6 @@ FAMILIES = {"mace": Family("mlip.models.mace", "MACEConfig", "MACE")}
 
 def family(name: str) -> Family:
     """Return a family by name; raises `OptionError` naming the known ones."""
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise OptionError(f"model family {name!r} is unknown; known: {', '.join(FAMILIES)}")
     return FAMILIES[name]

@@ -41,7 +41,7 @@ class Sorted(NamedTuple):
 
     Attributes:
         x, y, z: [N] A, positions wrapped into the cell.
-        atom: [N] int64, index of the atom.
+        atom: [N] uint32, index of the atom.
         wrap: [N, 3] int32, whole lattice vectors of the cell subtracted from its position; [0, 3] if none.
         bin: [M] int64, ascending numbers of the occupied bins; [0] if `start` holds all bins.
         start: [M + 1] int64, first atom of each bin.
@@ -50,7 +50,7 @@ class Sorted(NamedTuple):
     x: F8
     y: F8
     z: F8
-    atom: I8
+    atom: NDArray[np.uint32]
     wrap: NDArray[np.int32]
     bin: I8
     start: I8
@@ -110,7 +110,7 @@ def grid(lattice: Lattice, span: F8, number: int, cutoff: float) -> tuple[Grid, 
         length[k] = height[k] if lattice.periodic[k] else span[k + 3] - span[k]
         volume *= max(length[k], 0.5 * cutoff)
     width = min(max((ATOMS_PER_BIN * volume / number) ** (1.0 / 3.0), cutoff / 3.0), outer)
-    fine = math.ceil(outer / width - 1e-9)
+    fine = max(1, np.int64(outer / width + 0.3))
     width = outer / fine
     images = 1.0
     for k in range(3):
@@ -198,7 +198,7 @@ def counting_sort(key: I8, bins: int) -> tuple[I8, I8]:
         start[key[i] + 1] += 1
     for b in range(bins):
         start[b + 1] += start[b]
-    order = np.empty(len(key), dtype=np.int64)
+    order = np.empty(len(key), dtype=np.uint32)
     place = start[:-1].copy()
     for i in range(len(key)):
         b = key[i]
@@ -210,7 +210,7 @@ def counting_sort(key: I8, bins: int) -> tuple[I8, I8]:
 @compiled
 def sparse_sort(key: I8) -> tuple[I8, I8, I8]:
     """Return the atoms in the order of their bins, the occupied bins, and the first atom of each."""
-    order = np.argsort(key, kind="mergesort")
+    order = np.argsort(key, kind="mergesort").astype(np.uint32)
     number = 1
     for q in range(1, len(key)):
         number += key[order[q]] != key[order[q - 1]]

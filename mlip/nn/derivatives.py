@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,7 +60,8 @@ def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, st
         Tensors detached from the autograd graph unless `training`.
     """
     derive = forces or stress
-    with torch.set_grad_enabled(derive or training):
+    with torch.inference_mode(False), torch.set_grad_enabled(derive or training):
+        graph = _differentiable(graph)
         positions = graph.positions.detach().requires_grad_(derive)
         strain = torch.zeros_like(graph.cell, requires_grad=stress)
         strained = graph.replace(positions=positions)
@@ -77,10 +79,16 @@ def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, st
         energy=energy,
         energies=energies,
         forces=-gradients[0] if forces and gradients[0] is not None else None,
-        stress=gradients[1] / graph.volume[:, None, None] if stress and gradients[1] is not None else None,
+        stress=_per_volume(gradients[1], graph.volume) if stress and gradients[1] is not None else None,
         interaction=interaction,
     )
     return result if training else _detached(result)
+
+
+def _differentiable(graph: AtomGraph) -> AtomGraph:
+    """Copy what was made in the inference mode of a caller: its derivatives would silently be zero."""
+    tensors = {field.name: getattr(graph, field.name) for field in dataclasses.fields(graph)}
+    return graph.replace(**{name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()})
 
 
 def _gradients(interaction: Tensor, inputs: list[Tensor], training: bool) -> tuple[Tensor, ...]:
@@ -88,6 +96,12 @@ def _gradients(interaction: Tensor, inputs: list[Tensor], training: bool) -> tup
         return tuple(torch.zeros_like(x) for x in inputs)
     grads = torch.autograd.grad(interaction.sum(), inputs, create_graph=training, allow_unused=True)
     return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(grads, inputs, strict=True))
+
+
+def _per_volume(virial: Tensor, volume: Tensor) -> Tensor:
+    """Divide [B, 3, 3] by [B]; where there is no volume the result is NaN, but its derivative zero and not NaN."""
+    absent = torch.isnan(volume)[:, None, None]
+    return (virial / volume.nan_to_num(nan=1.0)[:, None, None]).masked_fill(absent, torch.nan)
 
 
 def _detached(p: BatchPrediction) -> BatchPrediction:

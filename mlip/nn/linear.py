@@ -13,6 +13,11 @@ SILU_SCALE = 1.6791767923989418
 """Makes silu keep the second moment of a normal variable: the constant e3nn drew and MACE weights contain."""
 
 
+def normal(*shape: int) -> Tensor:
+    """Return standard normal numbers for initial weights, the same ones for any default dtype of torch."""
+    return torch.randn(*shape, dtype=torch.float32)
+
+
 class DegreeLinear(nn.Module):
     """One channel-mixing matrix for each degree, divided by the root of the fan-in."""
 
@@ -20,7 +25,7 @@ class DegreeLinear(nn.Module):
 
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(lmax + 1, channels, channels))
+        self.weight = nn.Parameter(normal(lmax + 1, channels, channels))
         self.register_buffer("degree", torch.tensor(degree_of_component(lmax)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +40,7 @@ class PathLinear(nn.Module):
     def __init__(self, paths_per_degree: list[int], channels: int) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(count * channels, channels)) for count in paths_per_degree)
+            nn.Parameter(normal(count * channels, channels)) for count in paths_per_degree)
 
     def forward(self, messages: list[Tensor]) -> Tensor:
         """Return [N, (lmax+1)^2, C] for messages[l] of shape [N, P(l), 2l+1, C]."""
@@ -50,7 +55,7 @@ class ElementLinear(nn.Module):
 
     def __init__(self, elements: int, lmax: int, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(elements, lmax + 1, channels, channels))
+        self.weight = nn.Parameter(normal(elements, lmax + 1, channels, channels))
 
     def forward(self, x: Tensor, elements: Tensor) -> Tensor:
         """Return [N, (lmax+1)^2, C] from x, of which degrees above lmax are ignored, and elements [N]."""

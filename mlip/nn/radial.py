@@ -8,7 +8,7 @@ from math import pi, sqrt
 import torch
 from torch import Tensor, nn
 
-from mlip.nn.linear import SILU_SCALE
+from mlip.nn.linear import SILU_SCALE, normal
 
 
 def polynomial_cutoff(r: Tensor, cutoff: float | Tensor, power: int) -> Tensor:
@@ -68,7 +68,7 @@ class RadialMLP(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(a, b)) for a, b in zip(widths, widths[1:], strict=False))
+            nn.Parameter(normal(a, b)) for a, b in zip(widths, widths[1:], strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [E, widths[-1]] for x [E, widths[0]]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import factorial, sqrt
+from math import factorial, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -40,8 +40,7 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
 
 def _legendre(y: Tensor, one: Tensor, m: int, lmax: int) -> list[Tensor]:
     """Return P_l^m(y) / sin^m for l = m..lmax, without the Condon-Shortley sign."""
-    double_factorial = float(torch.arange(1, 2 * m, 2).prod()) if m else 1.0
-    values = [double_factorial * one]
+    values = [float(prod(range(1, 2 * m, 2))) * one]
     if m < lmax:
         values.append((2 * m + 1) * y * values[0])
     for l in range(m + 2, lmax + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from mlip.errors import OptionError
@@ -39,11 +40,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            smallest = 0 if field.name in ("seed", "energy_weight", "forces_weight") else 1
-            if isinstance(field.default, int) and (not isinstance(value, int) or value < smallest):
+            smallest = 0 if field.name == "seed" else 1
+            if isinstance(field.default, int) and (type(value) is not int or value < smallest):
                 raise OptionError(f"training: {field.name} must be a whole number from {smallest}; {value!r} was given")
-            if isinstance(field.default, float) and not value >= 0:
-                raise OptionError(f"training: {field.name} must not be negative; {value!r} was given")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if isinstance(field.default, float) and not (number and 0 <= value < math.inf):
+                raise OptionError(f"training: {field.name} must be a number and not negative; {value!r} was given")
         if not 0 < self.validation_fraction < 1 or not 0 <= self.ema_decay < 1:
             raise OptionError("training: validation_fraction and ema_decay must lie between 0 and 1; "
                               f"{self.validation_fraction!r} and {self.ema_decay!r} were given")

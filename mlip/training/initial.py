@@ -19,7 +19,7 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
                       seed: int = 0, **config: Any) -> Potential:
     """Return an untrained potential whose constants fit the data.
 
-    The mean number of neighbours normalises the messages; the root mean square force is the scale and the
+    The mean number of neighbours normalises the messages, unless `config` gives it; the root mean square force is the scale and the
     mean interaction energy per atom the shift of the energies.
 
     Args:
@@ -36,7 +36,7 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
     energies = _fit(examples, numbers) if isolated is None else [_lookup(isolated, z) for z in numbers]
     plain = create(family, numbers, seed, **config)
     neighbors = Dataset(examples, plain).mean_neighbors()
-    potential = create(family, numbers, seed, **{**config, "avg_num_neighbors": max(neighbors, 1.0)})
+    potential = create(family, numbers, seed, **{"avg_num_neighbors": max(neighbors, 1.0), **config})
     model: Any = potential.model
     reference = dict(zip(numbers, energies, strict=True))
     interaction = [(e.energy - sum(reference[int(z)] for z in e.structure.numbers)) / max(len(e.structure), 1)

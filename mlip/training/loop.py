@@ -77,14 +77,17 @@ class Trainer:
         bar = tqdm(range(self.epoch, config.epochs), initial=self.epoch, total=config.epochs, unit="epoch",
                    disable=not progress)
         for epoch in bar:
+            if epoch - self.best_epoch >= config.patience:
+                break
             start = time.perf_counter()
             self._train_epoch(np.random.default_rng([config.seed, epoch]))
             found = errors(self.validation)
+            if not np.isfinite(dataclasses.astuple(found)).all():
+                raise NonFiniteError(f"the validation errors became NaN or infinite in epoch {epoch}; lower the "
+                                     f"learning rate, now {config.learning_rate}; the epoch before can be resumed")
             self.epoch = epoch + 1
             self._keep(found, time.perf_counter() - start)
             bar.set_postfix_str(str(found))
-            if self.epoch - self.best_epoch >= config.patience:
-                break
         return self.best_file
 
     def _train_epoch(self, generator: np.random.Generator) -> None:
@@ -124,15 +127,24 @@ class Trainer:
         os.replace(partial, self.state_file)
 
     def _resume(self) -> None:
-        state: dict[str, Any] = torch.load(self.state_file, weights_only=True)
-        if state["config"] != dataclasses.asdict(self.config):
-            raise ModelFileError(f"{self.folder} holds a run with other options ({state['config']}); "
+        try:
+            state: dict[str, Any] = torch.load(self.state_file, weights_only=True)
+            options = state["config"]
+        except Exception as error:  # torch raises whatever a damaged archive makes it stumble over
+            raise ModelFileError(f"{self.state_file} is damaged ({type(error).__name__}: {error}); delete it to begin "
+                                 "anew") from None
+        if options != dataclasses.asdict(self.config):
+            raise ModelFileError(f"{self.folder} holds a run with other options ({options}); "
                                  "give the same options to resume it, or another folder")
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ModelFileError(f"{self.folder} holds a run of another model ({error}); "
+                                 "give the same model to resume it, or another folder") from None
 
 
 def train(potential: Potential, examples: Sequence[Labelled], folder: str | Path,

@@ -23,10 +23,10 @@ from mlip.nn.derivatives import evaluate
 
 Array = NDArray[np.float64]
 STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))  # fourth-order central difference
-CHUNK = 32  # structures evaluated as one batch
+CHUNK = 512  # atoms evaluated as one batch
 
 
-def finite_difference_forces(potential: Potential, atoms: Atoms, eps: float = 1e-3) -> float:
+def finite_difference_forces(potential: Potential, atoms: Atoms, eps: float = 5e-4) -> float:
     """Return the largest difference between a force and -dE/dr by central differences, eV/A.
 
     Every coordinate is displaced (fourth-order stencil, error of order eps^4).
@@ -39,7 +39,7 @@ def finite_difference_forces(potential: Potential, atoms: Atoms, eps: float = 1e
     Raises:
         StructureError: atoms that cannot be evaluated.
     """
-    forces = _forces(potential.predict(atoms, stress=False))
+    forces = _forces(_predict(potential, atoms))
     slots = list(itertools.product(range(len(atoms)), range(3)))
 
     def displaced() -> Iterator[Atoms]:
@@ -48,10 +48,10 @@ def finite_difference_forces(potential: Potential, atoms: Atoms, eps: float = 1e
             moved.positions[i, k] += step * eps
             yield moved
 
-    return _largest(_derivatives(potential, displaced(), eps) + forces.reshape(-1))
+    return _largest(_derivatives(potential, displaced(), len(atoms), eps) + forces.reshape(-1))
 
 
-def finite_difference_stress(potential: Potential, atoms: Atoms, eps: float = 5e-4) -> float:
+def finite_difference_stress(potential: Potential, atoms: Atoms, eps: float = 2.5e-4) -> float:
     """Return the largest difference between a stress component and dE/dstrain/V, eV/A^3.
 
     Symmetric strains act on positions and all cell vectors, r -> r (1 + e); fourth-order stencil.
@@ -66,8 +66,8 @@ def finite_difference_stress(potential: Potential, atoms: Atoms, eps: float = 5e
     """
     volume = structure_of(atoms).volume
     if volume is None:
-        raise StructureError("the stress of a structure without volume cannot be checked; give a periodic one")
-    stress = _stress(potential.predict(atoms))
+        raise StructureError("no stress to check: the structure is without volume; give a periodic one")
+    stress = _stress(_predict(potential, atoms))
     slots = [(i, j) for i in range(3) for j in range(i, 3)]
 
     def strained() -> Iterator[Atoms]:
@@ -77,7 +77,7 @@ def finite_difference_stress(potential: Potential, atoms: Atoms, eps: float = 5e
             strain[j, i] += 0.5 * step * eps
             yield transformed(atoms, np.eye(3) + strain)
 
-    numeric = _derivatives(potential, strained(), eps) / volume
+    numeric = _derivatives(potential, strained(), len(atoms), eps) / volume
     return max(_largest(numeric - np.array([stress[s] for s in slots])), _largest(stress - stress.T))
 
 
@@ -107,7 +107,7 @@ def permutation(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
     order = np.random.default_rng(seed).permutation(len(atoms))
     shuffled = atoms[order]
     shuffled.info = dict(atoms.info)
-    a, b = potential.predict(atoms), potential.predict(shuffled)
+    a, b = _predict(potential, atoms), _predict(potential, shuffled)
     return max(abs(a.energy - b.energy), _largest(a.energies[order] - b.energies),
                _largest(_forces(a)[order] - _forces(b)), _stress_change(a, b))
 
@@ -116,7 +116,7 @@ def translation(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
     """Return the largest change of energy, forces and stress when all atoms move by one vector."""
     moved = atoms.copy()
     moved.positions += np.random.default_rng(seed).uniform(-20, 20, 3)
-    return _change(potential.predict(atoms), potential.predict(moved))
+    return _change(_predict(potential, atoms), _predict(potential, moved))
 
 
 def image_shift(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
@@ -124,7 +124,7 @@ def image_shift(potential: Potential, atoms: Atoms, seed: int = 0) -> float:
     moved = atoms.copy()
     jumps = np.random.default_rng(seed).integers(-3, 4, (len(atoms), 3)) * atoms.pbc
     moved.positions += jumps @ atoms.cell.array
-    return _change(potential.predict(atoms), potential.predict(moved))
+    return _change(_predict(potential, atoms), _predict(potential, moved))
 
 
 def supercell(potential: Potential, atoms: Atoms, repeat: tuple[int, int, int] = (2, 2, 2)) -> float:
@@ -139,7 +139,7 @@ def supercell(potential: Potential, atoms: Atoms, repeat: tuple[int, int, int] =
     """
     times = tuple(int(n) if periodic else 1 for n, periodic in zip(repeat, atoms.pbc, strict=True))
     copies = int(np.prod(times))
-    small, large = potential.predict(atoms), potential.predict(atoms.repeat(times))
+    small, large = _predict(potential, atoms), _predict(potential, atoms.repeat(times))
     return max(abs(large.energy / copies - small.energy),
                _largest(large.energies - np.tile(small.energies, copies)),
                _largest(_forces(large) - np.tile(_forces(small), (copies, 1))), _stress_change(small, large))
@@ -156,25 +156,25 @@ def far_apart(potential: Potential, first: Atoms, second: Atoms, distance: float
     """
     moved = second.copy()
     moved.positions[:, 0] += first.positions[:, 0].max() - second.positions[:, 0].min() + distance
-    a, b, both = potential.predict(first), potential.predict(second), potential.predict(first + moved)
+    a, b, both = _predict(potential, first), _predict(potential, second), _predict(potential, first + moved)
     return max(abs(both.energy - a.energy - b.energy),
                _largest(_forces(both) - np.concatenate([_forces(a), _forces(b)])))
 
 
 def isolated(potential: Potential) -> float:
-    """Return by how much surroundings beyond the cutoff matter to an atom, eV, eV/A, eV/A^3; exactly 0 is right.
+    """Return by how much surroundings beyond the cutoff matter to an atom (eV, eV/A, eV/A^3): exactly 0.
 
     Each element of the model is evaluated in a wide periodic cell and beside an atom beyond the cutoff,
     and compared with the atom alone; forces and stress must be zero, and no atoms have no energy.
     """
     side = potential.cutoff + 1.0
     info = {"head": potential.heads[0]}
-    alone = {s: potential.predict(Atoms(s, info=info)).energy for s in potential.elements}
-    error = abs(potential.predict(Atoms(info=info)).energy)
+    alone = {s: _predict(potential, Atoms(s, info=info)).energy for s in potential.elements}
+    error = abs(_predict(potential, Atoms(info=info)).energy)
     for symbol, other in zip(potential.elements, reversed(potential.elements), strict=True):
         for atoms in (Atoms(symbol, info=info), Atoms(symbol, cell=[side] * 3, pbc=True, info=info),
                       Atoms([symbol, other], [[0, 0, 0], [0, 0, side]], info=info)):
-            p = potential.predict(atoms)
+            p = _predict(potential, atoms)
             expected = [alone[s] for s in atoms.symbols]
             error = max(error, abs(p.energy - sum(expected)), _largest(p.energies - np.array(expected)),
                         _largest(_forces(p)), 0.0 if p.stress is None else _largest(p.stress))
@@ -188,11 +188,12 @@ def isolated_energies(potential: Potential) -> float:
     gives them one.
     """
     config, e0 = potential.model.config, potential.model.atomic_energies.cpu().numpy()
-    return max(abs(potential.predict(Atoms(numbers=[z], info={"head": name})).energy - e0[h, k])
+    return max(abs(_predict(potential, Atoms(numbers=[z], info={"head": name})).energy - float(e0[h, k]))
                for h, name in enumerate(potential.heads) for k, z in enumerate(config.atomic_numbers))
 
 
-def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7, spacing: float = 0.005) -> float:
+def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7,
+               spacing: float = 0.0025) -> float:
     """Return the largest jump of the energy along a dimer scan from `start` to beyond the cutoff, eV.
 
     A jump is what Simpson's rule over the forces does not explain of an energy difference between
@@ -220,13 +221,14 @@ def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7, 
 def batching(potential: Potential, structures: Sequence[Atoms]) -> float:
     """Return the largest difference between structures predicted as one batch and one by one."""
     together = potential.predict(list(structures))
-    return max((_change(potential.predict(a), p) for a, p in zip(structures, together, strict=True)), default=0.0)
+    return max((_change(_predict(potential, a), p) for a, p in zip(structures, together, strict=True)),
+               default=0.0)
 
 
 def precision(potential: Potential, atoms: Atoms) -> float:
-    """Return the largest difference between float32 and float64: energy per atom (eV), forces (eV/A), stress."""
-    a = potential.to(dtype="float64").predict(atoms)
-    b = potential.to(dtype="float32").predict(atoms)
+    """Return the largest difference between float32 and float64 (eV per atom, eV/A, eV/A^3)."""
+    a = _predict(potential.to(dtype="float64"), atoms)
+    b = _predict(potential.to(dtype="float32"), atoms)
     return max(abs(a.energy - b.energy) / max(len(atoms), 1), _largest(_forces(a) - _forces(b)),
                _stress_change(a, b))
 
@@ -257,7 +259,7 @@ def skin(potential: Potential, atoms: Atoms, calculator: Calculator, steps: int 
         dynamics.run(1)
         if step % wrap_every == 0:
             moving.wrap()
-        fresh = potential.predict(moving)
+        fresh = _predict(potential, moving)
         error = max(error, abs(moving.get_potential_energy() - fresh.energy),
                     _largest(moving.get_forces(apply_constraint=False) - _forces(fresh)))
         if fresh.stress is not None:
@@ -281,8 +283,13 @@ def transformed(atoms: Atoms, matrix: Array) -> Atoms:
     return new
 
 
+def _predict(potential: Potential, atoms: Atoms) -> Prediction:
+    p: Prediction = potential.predict(atoms)
+    return p
+
+
 def _turned(potential: Potential, atoms: Atoms, matrix: Array) -> float:
-    a, b = potential.predict(atoms), potential.predict(transformed(atoms, matrix))
+    a, b = _predict(potential, atoms), _predict(potential, transformed(atoms, matrix))
     error = max(abs(a.energy - b.energy), _largest(_forces(a) @ matrix - _forces(b)))
     if a.stress is not None and b.stress is not None:
         error = max(error, _largest(matrix.T @ a.stress @ matrix - b.stress))
@@ -290,17 +297,18 @@ def _turned(potential: Potential, atoms: Atoms, matrix: Array) -> float:
 
 
 def _predict_many(potential: Potential, structures: Sequence[Atoms], *, forces: bool) -> Iterator[Prediction]:
-    for first in range(0, len(structures), CHUNK):
-        yield from potential.predict(structures[first : first + CHUNK], forces=forces, stress=False)
+    size = max(1, CHUNK // max(len(a) for a in structures))
+    for first in range(0, len(structures), size):
+        yield from potential.predict(structures[first : first + size], forces=forces, stress=False)
 
 
-def _derivatives(potential: Potential, moved: Iterator[Atoms], eps: float) -> Array:
-    """Return dE/dx from structures displaced by each step of the stencil, x by x; [x] eV per unit of eps.
+def _derivatives(potential: Potential, moved: Iterator[Atoms], size: int, eps: float) -> Array:
+    """Return dE/dx from structures of `size` atoms moved by each step of the stencil, x by x; [x] eV.
 
     The isolated-atom energies, thousands of eV without influence, are left out: they would cost digits.
     """
     energies: list[float] = []
-    while chunk := list(itertools.islice(moved, CHUNK)):
+    while chunk := list(itertools.islice(moved, max(1, CHUNK // max(size, 1)))):
         graph = potential.graph([structure_of(atoms) for atoms in chunk])
         interaction = evaluate(potential.model, graph, forces=False).interaction
         energies += interaction.new_zeros(len(chunk)).index_add(0, graph.batch, interaction).tolist()

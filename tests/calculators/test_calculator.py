@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ def test_results_equal_the_potential(mace: mlip.Potential, structure: Atoms) -> 
     np.testing.assert_allclose(structure.get_forces(), expected.forces, atol=1e-10)
     np.testing.assert_allclose(structure.get_potential_energies().sum(), expected.energy, atol=1e-9)
     if expected.stress is not None:
+        voigt = full_3x3_to_voigt_6_stress(expected.stress)
         np.testing.assert_allclose(structure.get_stress(voigt=False), expected.stress, atol=1e-12)
-        np.testing.assert_allclose(structure.get_stress(), full_3x3_to_voigt_6_stress(expected.stress), atol=1e-12)
+        np.testing.assert_allclose(structure.get_stress(), voigt, atol=1e-12)
 
 
 def test_forces_and_stress_agree_with_ases_numbers(mace: mlip.Potential, crystal: Atoms) -> None:
@@ -60,7 +61,7 @@ def test_forces_and_stress_agree_with_ases_numbers(mace: mlip.Potential, crystal
     np.testing.assert_allclose(crystal.get_stress(), calculate_numerical_stress(crystal, eps=1e-5), atol=1e-6)
 
 
-def test_one_evaluation_fills_everything(mace: mlip.Potential, crystal: Atoms, evaluations: list[int]) -> None:
+def test_one_evaluation_fills_all(mace: mlip.Potential, crystal: Atoms, evaluations: list[int]) -> None:
     crystal.calc = MLIPCalculator(mace)
     crystal.get_stress()
     crystal.get_forces()
@@ -89,16 +90,25 @@ def test_molecules_have_no_stress_but_all_the_rest(mace: mlip.Potential, evaluat
     assert len(evaluations) == 2  # not one more for the refused stress
 
 
-@pytest.mark.parametrize("change", [
-    lambda a: a.positions.__iadd__(0.1), lambda a: a.set_cell(a.cell * 1.01), lambda a: a.set_pbc([True, True, False]),
-    lambda a: a.set_atomic_numbers([8, 8, 6]), lambda a: a.__delitem__(0), lambda a: a.append("H"),
-    lambda a: a.info.update(charge=1), lambda a: a.info.update(spin=2), lambda a: a.info.update(spin_multiplicity=3),
-    lambda a: a.info.update(head="default"),
-], ids=["positions", "cell", "pbc", "numbers", "removed", "added", "charge", "spin", "spin_multiplicity", "head"])
-def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int], change: Any) -> None:
+CHANGES: dict[str, Callable[[Atoms], Any]] = {
+    "positions": lambda a: a.positions.__iadd__(0.1),
+    "cell": lambda a: a.set_cell(a.cell * 1.01),
+    "pbc": lambda a: a.set_pbc([True, True, False]),
+    "numbers": lambda a: a.set_atomic_numbers([8, 8, 6]),
+    "removed": lambda a: a.__delitem__(0),
+    "added": lambda a: a.append("H"),
+    "charge": lambda a: a.info.update(charge=1),
+    "spin": lambda a: a.info.update(spin=2),
+    "spin_multiplicity": lambda a: a.info.update(spin_multiplicity=3),
+    "head": lambda a: a.info.update(head="default"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int], change: str) -> None:
     crystal.calc = MLIPCalculator(mace)
     crystal.get_potential_energy()
-    change(crystal)
+    CHANGES[change](crystal)
     assert crystal.calc.check_state(crystal)
     assert crystal.get_potential_energy() == pytest.approx(mace.predict(crystal).energy, abs=1e-9)
     assert len(evaluations) == 3
@@ -137,7 +147,8 @@ def test_one_calculator_many_atoms(mace: mlip.Potential, structures: dict[str, A
 
 
 def test_no_atoms_and_one_atom(mace: mlip.Potential) -> None:
-    for atoms, energy in ((Atoms(), 0.0), (Atoms("C"), -1029.5), (Atoms("C", cell=[9] * 3, pbc=True), -1029.5)):
+    cases = [(Atoms(), 0.0), (Atoms("C"), -1029.5), (Atoms("C", cell=[9] * 3, pbc=True), -1029.5)]
+    for atoms, energy in cases:
         atoms.calc = MLIPCalculator(mace)
         assert atoms.get_potential_energy() == energy
         assert atoms.get_forces().shape == (len(atoms), 3)
@@ -196,7 +207,7 @@ class TestOptions:
     def test_options_are_fixed(self, mace: mlip.Potential) -> None:
         calculator = MLIPCalculator(mace)
         assert calculator.set() == {}
-        with pytest.raises(OptionError, match="make a new calculator"):
+        with pytest.raises(OptionError, match="skin: .* make a new calculator"):
             calculator.set(skin=2.0)
 
     def test_from_a_file(self, mace: mlip.Potential, crystal: Atoms, tmp_path: Path) -> None:
@@ -236,7 +247,7 @@ class TestCopies:
         assert twin.calc.potential is crystal.calc.potential
         assert twin.calc.results is not crystal.calc.results
 
-    def test_pickles_without_its_neighbour_list(self, mace: mlip.Potential, structures: dict[str, Atoms]) -> None:
+    def test_pickles_without_its_list(self, mace: mlip.Potential, structures: dict[str, Atoms]) -> None:
         calculator = MLIPCalculator(mace)
         small = len(pickle.dumps(calculator))
         big = structures["cubic"].repeat(3)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +18,8 @@ openmm = pytest.importorskip("openmm")
 app = pytest.importorskip("openmm.app")
 
 KJ = 96.48533212331001  # kJ/mol per eV: e * N_A / 1000 of the 2019 SI, written out here on purpose
+
+_SERIAL = itertools.count(1)
 
 
 def topology_of(numbers: Iterable[int], box: ArrayLike | None = None) -> app.Topology:
@@ -42,7 +46,8 @@ def system_of(masses: Iterable[float] | int, *forces: openmm.Force) -> openmm.Sy
 def context_of(system: openmm.System, positions: ArrayLike, platform: str = "Reference", step: float = 0.0005,
                box: ArrayLike | None = None) -> openmm.Context:
     """Return a Context with a Verlet integrator; positions and box in A, step in ps."""
-    context = openmm.Context(system, openmm.VerletIntegrator(step), openmm.Platform.getPlatformByName(platform))
+    where = openmm.Platform.getPlatformByName(platform)
+    context = openmm.Context(system, openmm.VerletIntegrator(step), where)
     if box is not None:
         context.setPeriodicBoxVectors(*(np.asarray(box) * 0.1))
     context.setPositions(np.asarray(positions) * 0.1)
@@ -52,8 +57,9 @@ def context_of(system: openmm.System, positions: ArrayLike, platform: str = "Ref
 def results(context: openmm.Context, groups: int = -1) -> tuple[float, NDArray[np.float64]]:
     """Return energy in eV and forces in eV/A."""
     state = context.getState(energy=True, forces=True, groups=groups)
-    energy = state.getPotentialEnergy().value_in_unit(openmm.unit.kilojoule_per_mole) / KJ
-    forces = state.getForces(asNumpy=True).value_in_unit(openmm.unit.kilojoule_per_mole / openmm.unit.nanometer)
+    kj = openmm.unit.kilojoule_per_mole
+    energy = state.getPotentialEnergy().value_in_unit(kj) / KJ
+    forces = state.getForces(asNumpy=True).value_in_unit(kj / openmm.unit.nanometer)
     return energy, forces / (10 * KJ)
 
 
@@ -66,6 +72,15 @@ class Tools:
     results = staticmethod(results)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small systems: threads cost more than they bring, above all beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def omm() -> type[Tools]:
     """Short ways to Systems and Contexts."""
@@ -74,9 +89,10 @@ def omm() -> type[Tools]:
 
 @pytest.fixture
 def unsaved(mace: mlip.Potential) -> mlip.Potential:
-    """A potential of its own that no file knows, float64."""
-    single = mace.to(dtype="float32")  # so that the copies below are other objects with other weights
-    return single.to(dtype="float64")
+    """A potential like no other in this process and that no file knows, float64."""
+    potential = mace.to(dtype="float32").to(dtype="float64")
+    potential.model.atomic_energies.add_(1e-3 * next(_SERIAL))
+    return potential
 
 
 @pytest.fixture
@@ -101,6 +117,3 @@ def crystal() -> Atoms:
     """A triclinic crystal in the reduced form OpenMM wants, its cell smaller than the cutoff."""
     return Atoms("CuOCCu", cell=[[4.1, 0, 0], [1.9, 4.4, 0], [-1.2, 0.9, 5.0]], pbc=True,
                  scaled_positions=[[0.1, 0.1, 0.1], [0.6, 0.4, 0.5], [0.2, 0.7, 0.8], [0.7, 0.9, 0.2]])
-
-
-Make = Callable[..., openmm.System]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip.models.mace.config import MACEConfig
-from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear
+from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear, normal
 from mlip.nn.radial import RadialMLP
 from mlip.ops import edge_convolution, symmetric_contraction
 from mlip.so3.degrees import convolution_paths
@@ -70,7 +70,7 @@ class Product(nn.Module):
         for l in range(self.lmax_out + 1):
             for nu in range(1, self.orders + 1):
                 count = symmetric_basis(self.lmax_in, nu, l).coefficients.shape[1]
-                weight = torch.randn(len(config.atomic_numbers), count, config.channels) / max(count, 1)
+                weight = normal(len(config.atomic_numbers), count, config.channels) / max(count, 1)
                 self.weights.append(nn.Parameter(weight))
         self.linear = DegreeLinear(self.lmax_out, config.channels)
 
@@ -90,7 +90,7 @@ class LinearReadout(nn.Module):
 
     def __init__(self, config: MACEConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(config.channels, len(config.heads)))
+        self.weight = nn.Parameter(normal(config.channels, len(config.heads)))
 
     def forward(self, features: Tensor, head: Tensor) -> Tensor:
         """Return [N] for features [N, (l m), C] and the head of each atom [N]."""
@@ -104,8 +104,8 @@ class NonLinearReadout(nn.Module):
     def __init__(self, config: MACEConfig) -> None:
         super().__init__()
         heads = len(config.heads)
-        self.hidden = nn.Parameter(torch.randn(heads, config.channels, config.readout_width))
-        self.output = nn.Parameter(torch.randn(heads, config.readout_width))
+        self.hidden = nn.Parameter(normal(heads, config.channels, config.readout_width))
+        self.output = nn.Parameter(normal(heads, config.readout_width))
 
     def forward(self, features: Tensor, head: Tensor) -> Tensor:
         """Return [N] for features [N, (l m), C] and the head of each atom [N]."""

@@ -53,21 +53,19 @@ class MACEConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (("channels", 1, 4096), ("hidden_lmax", 0, self.edge_lmax), ("edge_lmax", 0, 6),
-                                ("correlation", 1, 3), ("num_layers", 1, 16), ("num_bessel", 1, 256),
-                                ("cutoff_power", 2, 20), ("readout_width", 1, 4096)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ConfigError(f"mace: {name} must be a whole number from {low} to {high}; {value!r} was given")
-        for name, allowed in (("interaction_first", INTERACTIONS), ("interaction", INTERACTIONS),
-                              ("distance_transform", DISTANCE_TRANSFORMS)):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"mace: {name} must be one of {', '.join(allowed)}; "
-                                  f"{getattr(self, name)!r} was given")
-        if not self.avg_num_neighbors > 0:
-            raise ConfigError(f"mace: avg_num_neighbors must be positive; {self.avg_num_neighbors!r} was given")
-        if not all(isinstance(w, int) and w > 0 for w in self.radial_mlp):
-            raise ConfigError(f"mace: radial_mlp must list positive widths; {self.radial_mlp!r} was given")
+        for name, low, high in (("channels", 1, 4096), ("edge_lmax", 0, 6), ("correlation", 1, 3),
+                                ("num_layers", 1, 16), ("num_bessel", 1, 256), ("cutoff_power", 2, 20),
+                                ("readout_width", 1, 4096)):
+            self._check_whole(name, low, high)
+        self._check_whole("hidden_lmax", 0, self.edge_lmax)
+        self._check_choice("interaction_first", INTERACTIONS)
+        self._check_choice("interaction", INTERACTIONS)
+        self._check_choice("distance_transform", DISTANCE_TRANSFORMS)
+        self._check_choice("pair_repulsion", (False, True))
+        self._check_choice("scale_shift", (False, True))
+        self._check_positive("avg_num_neighbors")
+        if not isinstance(self.radial_mlp, tuple) or not all(type(w) is int and w > 0 for w in self.radial_mlp):
+            raise ConfigError(f"mace: radial_mlp must be a tuple of positive widths; {self.radial_mlp!r} was given")
 
     def layer_lmax(self, layer: int) -> int:
         """Return the largest degree of the features that leave a layer."""

@@ -9,6 +9,7 @@ from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
 from mlip.models.mace.blocks import Interaction, LinearReadout, NonLinearReadout, Product
 from mlip.models.mace.config import MACEConfig
+from mlip.nn.linear import normal
 from mlip.nn.radial import AgnesiTransform, BesselBasis, polynomial_cutoff
 from mlip.nn.zbl import ZBLRepulsion
 from mlip.ops import spherical_harmonics
@@ -28,7 +29,7 @@ class MACE(EnergyModel):
         elements, heads = len(config.atomic_numbers), len(config.heads)
         radii = [COVALENT_RADII[z] for z in config.atomic_numbers]
         self._register_elements(torch.zeros(heads, elements))
-        self.embedding = nn.Parameter(torch.randn(elements, config.channels))
+        self.embedding = nn.Parameter(normal(elements, config.channels))
         self.bessel = BesselBasis(config.num_bessel, config.cutoff)
         self.transform = AgnesiTransform(radii) if config.distance_transform == "agnesi" else None
         self.repulsion = (ZBLRepulsion(config.atomic_numbers, radii, config.cutoff_power)

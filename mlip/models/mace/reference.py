@@ -28,9 +28,11 @@ BLOCKS = {
     "RealAgnosticDensityInteractionBlock": "density",
 }
 TRANSFORMS = {"None": "none", "Agnesi": "agnesi"}
-FIXED = {"gate": ("silu",), "radial_type": ("bessel",), "apply_cutoff": (True,), "use_reduced_cg": (False,)}
-IGNORED = re.compile(r"(output_mask|_zeroed|\.bias|_w3j_\w+|conv_tp\.weight|num_interactions|\.r_max|^r_max"
-                     r"|bessel_fn\.prefactor|cutoff_fn\.p)$")
+FIXED = {"gate": ("silu",), "radial_type": ("bessel",), "apply_cutoff": (True,), "use_reduced_cg": (False,),
+         "use_so3": (False, None), "use_agnostic_product": (False, None), "use_last_readout_only": (False, None),
+         "use_embedding_readout": (False, None), "embedding_specs": (None,), "edge_irreps": (None,),
+         "readout_cls": (None, "NonLinearReadoutBlock")}
+IGNORED = re.compile(r"(output_mask|_zeroed|_w3j_\w+|conv_tp\.weight|num_interactions)$")
 
 
 def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[MACEConfig, dict[str, Tensor]]:
@@ -122,9 +124,17 @@ class _Reader:
         self.unread.discard(key)
         return self.tensors[key].detach().cpu()
 
+    def agrees(self, pattern: str, value: float) -> None:
+        """Raise if a constant of the model differs from the one that follows from its configuration."""
+        for key in [k for k in self.unread if re.search(pattern, k)]:
+            found = self(key).double()
+            if not torch.allclose(found, torch.tensor(value, dtype=torch.float64), rtol=1e-5, atol=0.0):
+                raise UnsupportedModelError(f"mace: {key} is {found.tolist()} in the weights, but {value:g} follows "
+                                            "from the configuration")
+
     def finish(self) -> None:
         """Raise if a tensor that matters was not read: the model has a part we do not know."""
-        left = sorted(k for k in self.unread if not IGNORED.search(k))
+        left = sorted(k for k in self.unread if self.tensors[k].numel() and not IGNORED.search(k))
         if left:
             raise UnsupportedModelError(f"mace: {len(left)} tensor(s) of the model are of a kind mlip does not "
                                         f"support: {', '.join(left[:6])}")
@@ -134,6 +144,9 @@ def _tensors(read: _Reader, c: MACEConfig) -> Iterator[tuple[str, Tensor]]:
     elements, heads, dim = len(c.atomic_numbers), len(c.heads), c.channels
     if tuple(read("atomic_numbers").tolist()) != c.atomic_numbers:
         raise UnsupportedModelError("mace: the element table of the weights differs from the configuration")
+    read.agrees(r"(^|cutoff_fn\.|bessel_fn\.)r_max$", c.cutoff)
+    read.agrees(r"(cutoff_fn|pair_repulsion_fn)\.p$", c.cutoff_power)
+    read.agrees(r"bessel_fn\.prefactor$", (2 / c.cutoff) ** 0.5)
     z = torch.tensor(c.atomic_numbers)
     yield "atomic_energies", read("atomic_energies_fn.atomic_energies").reshape(heads, elements).double()
     yield "embedding", read("node_embedding.linear.weight").reshape(elements, dim)
@@ -143,8 +156,6 @@ def _tensors(read: _Reader, c: MACEConfig) -> Iterator[tuple[str, Tensor]]:
             yield f"transform.{name}", read(f"radial_embedding.distance_transform.{name}")
         yield "transform.radii", read("radial_embedding.distance_transform.covalent_radii")[z]
     if c.pair_repulsion:
-        if int(read("pair_repulsion_fn.p")) != c.cutoff_power:
-            raise UnsupportedModelError("mace: the ZBL cutoff power differs from num_polynomial_cutoff")
         for ours, name in (("coefficients", "c"), ("screening_exponent", "a_exp"),
                            ("screening_length", "a_prefactor")):
             yield f"repulsion.{ours}", read(f"pair_repulsion_fn.{name}")

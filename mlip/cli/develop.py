@@ -1,0 +1,80 @@
+"""Commands for those who make models and trust nothing: train, bench, verify."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from mlip.cli.common import Commands
+
+MODEL_OPTIONS = ("cutoff", "channels", "hidden_lmax", "edge_lmax", "correlation", "num_layers")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this file."""
+    _add_train(commands)
+    bench = commands.add_parser("bench", help="time parts of mlip beside other packages")
+    subjects = bench.add_subparsers(dest="subject", metavar="subject", required=True)
+    lists = subjects.add_parser("neighbors", help="neighbour lists beside vesin, matscipy and ASE")
+    lists.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000, 1_000_000])
+    lists.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    lists.add_argument("--json", type=Path, help="file for the numbers")
+    lists.set_defaults(run=_bench_neighbors)
+
+    verify = commands.add_parser("verify", help="check what mlip promises, on this machine")
+    checks = verify.add_subparsers(dest="check", metavar="check", required=True)
+    fuzz = checks.add_parser("neighbors", help="neighbour lists of random structures against brute force")
+    fuzz.add_argument("--cases", type=int, default=10_000, help="default: %(default)s")
+    fuzz.add_argument("--seed", type=int, default=0)
+    fuzz.set_defaults(run=_verify_neighbors)
+
+
+def _add_train(commands: Commands) -> None:
+    from mlip.training.config import TrainingConfig
+
+    train = commands.add_parser("train", help="train a model, or resume a run", description="Writes best.mlip, "
+                                "log.csv and last.pt into the folder; the same command again resumes the run.")
+    train.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
+    train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
+    train.add_argument("--family", default="mace", help="default: %(default)s")
+    train.add_argument("--isolated", type=Path, help="file with the isolated atoms (default: fitted energies)")
+    train.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
+    for name in MODEL_OPTIONS[1:]:
+        train.add_argument(f"--{name.replace('_', '-')}", type=int)
+    train.add_argument("--pair-repulsion", action="store_true", help="add the ZBL repulsion of close atoms")
+    for field in dataclasses.fields(TrainingConfig):
+        train.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default,
+                           help="default: %(default)s")
+    train.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from mlip.cli.common import show_progress
+    from mlip.io.dataset import isolated_energies, read_labelled
+    from mlip.training import TrainingConfig, initial_potential, train
+
+    examples = [example for path in options.data for example in read_labelled(path)]
+    isolated = None if options.isolated is None else isolated_energies(options.isolated)
+    config = {k: getattr(options, k) for k in (*MODEL_OPTIONS, "pair_repulsion") if getattr(options, k) is not None}
+    settings = TrainingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)})
+    start = initial_potential(options.family, examples, isolated, settings.seed, **config)
+    print(f"best model: {train(start, examples, options.output, settings, show_progress())}")
+
+
+def _bench_neighbors(options: argparse.Namespace) -> None:
+    from mlip.bench.neighbors import bench_neighbors, save, table
+
+    rows = bench_neighbors(sizes=tuple(options.sizes), threads=tuple(options.threads))
+    print(table(rows))
+    if options.json is not None:
+        save(rows, options.json)
+
+
+def _verify_neighbors(options: argparse.Namespace) -> int:
+    from mlip.cli.common import show_progress
+    from mlip.verify.neighbors import fuzz
+
+    report = fuzz(options.cases, options.seed, progress=show_progress())
+    print(report)
+    return 1 if report.mismatches else 0

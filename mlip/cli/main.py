@@ -1,0 +1,45 @@
+"""The command `mlip`: parses arguments, calls the library, reports errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mlip.cli import develop, inspect, simulate
+from mlip.errors import MLIPError
+
+EPILOG = "Every command answers to --help. Models are names (`mlip models list`) or paths."
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from mlip import __version__
+
+    top = argparse.ArgumentParser(prog="mlip", epilog=EPILOG, description="Molecular dynamics and materials "
+                                  "screening with machine-learned interatomic potentials.")
+    top.add_argument("--version", action="version", version=f"mlip-md {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="command", metavar="command", required=True)
+    for room in (simulate, inspect, develop):
+        room.add_commands(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, 1 (a check failed) or 2 (bad input)."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except MLIPError as error:
+        if options.debug:
+            raise
+        print(f"mlip {options.command}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

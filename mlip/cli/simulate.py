@@ -1,0 +1,125 @@
+"""Commands that evaluate and move structures: quickstart, predict, relax, md."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mlip.cli.common import Commands, add_model, model_of, show_progress
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this file."""
+    _add_quickstart(commands)
+    _add_predict(commands)
+    _add_relax(commands)
+    _add_md(commands)
+
+
+def _add_quickstart(commands: Commands) -> None:
+    quick = commands.add_parser("quickstart", help="relax and simulate a molecule with the bundled model, offline")
+    quick.add_argument("--output", "-o", type=Path, default=Path("mlip-quickstart"), help="folder (default: %(default)s)")
+    quick.add_argument("--steps", type=int, default=2000, help="steps of 0.5 fs in each engine (default: %(default)s)")
+    quick.set_defaults(run=_quickstart)
+
+
+def _add_predict(commands: Commands) -> None:
+    predict = commands.add_parser("predict", help="energy, forces and stress of the structures in files")
+    predict.add_argument("files", nargs="+", type=Path, help="any format ASE reads")
+    add_model(predict)
+    predict.add_argument("--output", "-o", type=Path, help="extended XYZ file with the results")
+    predict.set_defaults(run=_predict)
+
+
+def _add_relax(commands: Commands) -> None:
+    relax = commands.add_parser("relax", help="relax a structure")
+    relax.add_argument("file", type=Path)
+    add_model(relax)
+    relax.add_argument("--fmax", type=float, default=0.01, help="eV/A (default: %(default)s)")
+    relax.add_argument("--steps", type=int, default=500, help="largest number of steps (default: %(default)s)")
+    relax.add_argument("--cell", action="store_true", help="relax the cell too")
+    relax.add_argument("--optimizer", default="lbfgs", help="lbfgs or fire (default: %(default)s)")
+    relax.add_argument("--output", "-o", type=Path, default=Path("relaxed.xyz"), help="default: %(default)s")
+    relax.set_defaults(run=_relax)
+
+
+def _add_md(commands: Commands) -> None:
+    md = commands.add_parser("md", help="molecular dynamics in ASE or OpenMM")
+    md.add_argument("file", type=Path)
+    add_model(md)
+    md.add_argument("--engine", choices=("ase", "openmm"), default="ase", help="default: %(default)s")
+    md.add_argument("--ensemble", choices=("nve", "nvt"), default="nve", help="default: %(default)s")
+    md.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
+    md.add_argument("--timestep", type=float, default=0.5, help="fs (default: %(default)s)")
+    md.add_argument("--temperature", type=float, default=300.0, help="K (default: %(default)s)")
+    md.add_argument("--friction", type=float, default=1.0, help="of the thermostat, 1/ps (default: %(default)s)")
+    md.add_argument("--every", type=int, default=10, help="steps between frames (default: %(default)s)")
+    md.add_argument("--seed", type=int, default=0)
+    md.add_argument("--platform", help="OpenMM platform, e.g. CPU")
+    md.add_argument("--output", "-o", type=Path, default=Path("trajectory.xyz"), help="default: %(default)s")
+    md.set_defaults(run=_md)
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    from mlip.simulation.quickstart import quickstart
+
+    report = quickstart(options.output, options.steps)
+    r = report.relaxation
+    print(f"\nmodel     {report.potential.info.name}: {report.potential.info.training_data}")
+    print(f"relaxed   acetylacetone in {r.steps} steps to {r.energy:.6f} eV, largest force {r.max_force:.4f} eV/A\n")
+    print(report.table())
+    print("\nwritten   " + "\n          ".join(str(f) for f in report.files))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from mlip.io.files import read_structures, with_results, write_structures
+
+    potential = model_of(options)
+    done = []
+    print(f"{'structure':36}{'atoms':>7}{'energy (eV)':>18}{'max force (eV/A)':>18}{'pressure (GPa)':>16}")
+    for file in options.files:
+        for i, atoms in enumerate(read_structures(file)):
+            p = potential.predict(atoms)
+            done.append(with_results(atoms, p))
+            largest = float(np.linalg.norm(p.forces, axis=1).max(initial=0.0)) if p.forces is not None else 0.0
+            print(f"{f'{file.name}[{i}]':36}{len(atoms):>7}{p.energy:>18.6f}{largest:>18.6f}{_pressure(p.stress):>16}")
+    if options.output is not None:
+        print(f"written   {write_structures(options.output, done)}")
+
+
+def _pressure(stress: object) -> str:
+    import numpy as np
+
+    from mlip.units import GPA_PER_EV_A3
+
+    return "-" if stress is None else f"{-np.trace(np.asarray(stress)) / 3 * GPA_PER_EV_A3:.4f}"
+
+
+def _relax(options: argparse.Namespace) -> int:
+    from mlip.io.files import read_structure, write_structures
+    from mlip.simulation import relax
+
+    result = relax(read_structure(options.file), model_of(options), fmax=options.fmax, steps=options.steps,
+                   cell=options.cell, optimizer=options.optimizer)
+    write_structures(options.output, [result.atoms])
+    state = "converged" if result.converged else "NOT converged"
+    print(f"{state} after {result.steps} steps: {result.energy:.6f} eV, largest force {result.max_force:.4f} eV/A, "
+          f"written to {options.output}")
+    return 0 if result.converged else 1
+
+
+def _md(options: argparse.Namespace) -> None:
+    from mlip.io.files import read_structure
+    from mlip.simulation import Plan, run_ase, run_openmm
+
+    plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
+                ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
+    atoms, potential = read_structure(options.file), model_of(options)
+    record = (run_ase(atoms, potential, plan, show_progress()) if options.engine == "ase"
+              else run_openmm(atoms, potential, plan, show_progress(), options.platform))
+    record.write(options.output)
+    print(f"{plan.steps} steps of {plan.timestep} fs in {options.engine} ({plan.ensemble}): mean temperature "
+          f"{record.temperature.mean():.1f} K, drift {record.drift():+.4f} meV/atom/ps, "
+          f"{record.steps_per_second:.1f} steps/s, written to {options.output}")

@@ -1,0 +1,65 @@
+"""Files of structures, and structures with their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from mlip.errors import StructureError
+from mlip.units import to_voigt
+
+if TYPE_CHECKING:
+    from mlip.checkpoints.potential import Prediction
+
+
+def read_structures(path: str | Path) -> list[Atoms]:
+    """Read every structure of a file in any format ASE knows.
+
+    Raises:
+        StructureError: no such file, unreadable, or empty.
+    """
+    source = Path(path).expanduser()
+    if not source.is_file():
+        raise StructureError(f"there is no file {source}")
+    try:
+        found = read(source, ":")
+    except Exception as error:  # readers of ASE raise anything
+        raise StructureError(f"{source} cannot be read as structures: {type(error).__name__}: {error}") from error
+    if not found:
+        raise StructureError(f"{source} holds no structures")
+    return list(found)
+
+
+def read_structure(path: str | Path) -> Atoms:
+    """Read the last structure of a file; errors as in `read_structures`."""
+    return read_structures(path)[-1]
+
+
+def write_structures(path: str | Path, structures: Sequence[Atoms]) -> Path:
+    """Write structures in the format that the ending of the file name says.
+
+    Raises:
+        StructureError: the format is unknown or cannot hold the structures.
+    """
+    target = Path(path).expanduser()
+    try:
+        write(target, list(structures), format="extxyz" if target.suffix in (".xyz", ".extxyz") else None)
+    except Exception as error:  # writers of ASE raise anything
+        raise StructureError(f"{target} cannot be written: {type(error).__name__}: {error}; "
+                             "use an ending such as .xyz, .cif or .traj") from error
+    return target
+
+
+def with_results(atoms: Atoms, prediction: Prediction) -> Atoms:
+    """Return a copy of the atoms that carries energy, energies, forces and stress as ASE results."""
+    copied = atoms.copy()
+    results = {"energy": prediction.energy, "free_energy": prediction.energy, "energies": prediction.energies,
+               "forces": prediction.forces,
+               "stress": None if prediction.stress is None else to_voigt(prediction.stress)}
+    copied.calc = SinglePointCalculator(copied, **{k: v for k, v in results.items() if v is not None})
+    return copied

@@ -1,0 +1,54 @@
+"""Linear maps of equivariant features against loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mlip.nn.linear import DegreeLinear, ElementLinear, PathLinear
+from mlip.so3.degrees import block, size
+
+
+def test_one_matrix_for_each_degree() -> None:
+    layer = DegreeLinear(2, 3).double()
+    x = torch.randn(5, 9, 3, dtype=torch.float64)
+    out = layer(x)
+    for l in range(3):
+        for m in range(*block(l).indices(9)):
+            torch.testing.assert_close(out[:, m], x[:, m] @ layer.weight[l] / math.sqrt(3))
+    assert layer(x[:0]).shape == (0, 9, 3)
+
+
+def test_paths_and_channels_are_mixed_together() -> None:
+    counts = [2, 3]
+    layer = PathLinear(counts, 4).double()
+    messages = [torch.randn(5, n, 2 * l + 1, 4, dtype=torch.float64) for l, n in enumerate(counts)]
+    out = layer(messages)
+    assert out.shape == (5, 4, 4)
+    for l, n in enumerate(counts):
+        weight = layer.weights[l].view(n, 4, 4) / math.sqrt(4 * n)
+        torch.testing.assert_close(out[:, block(l)], torch.einsum("npmc,pcd->nmd", messages[l], weight))
+    with pytest.raises(ValueError, match="zip"):
+        layer(messages[:1])
+
+
+@pytest.mark.parametrize("elements", [[0, 2, 1, 2, 0], [1, 1, 1, 1, 1]])
+def test_one_matrix_for_each_element_and_degree(elements: list[int]) -> None:
+    layer = ElementLinear(3, 1, 2).double()
+    x = torch.randn(5, size(2), 2, dtype=torch.float64)
+    out = layer(x, torch.tensor(elements))
+    assert out.shape == (5, 4, 2)  # degrees above the layer's are left out
+    for n, z in enumerate(elements):
+        for l in range(2):
+            torch.testing.assert_close(out[n, block(l)], x[n, block(l)] @ layer.weight[z, l] / math.sqrt(3 * 2))
+    assert layer(x[:0], torch.tensor([], dtype=torch.int64)).shape == (0, 4, 2)
+
+
+def test_element_linear_derivatives() -> None:
+    layer = ElementLinear(2, 1, 2).double()
+    x = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+    elements = torch.tensor([1, 0, 1])
+    assert torch.autograd.gradcheck(lambda y: layer(y, elements), (x,))
+    assert torch.autograd.gradgradcheck(lambda y: layer(y, elements), (x,))
