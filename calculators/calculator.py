@@ -129,7 +129,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
             OptionError: any option.
         """
         if options:
-            raise OptionError(f"{', '.join(options)}: options cannot be changed; make a new calculator: {HOW}")
+            raise OptionError(f"{', '.join(options)}: an option cannot change; make a new calculator: {HOW}")
         return {}
 
     def __getstate__(self) -> dict[str, Any]:

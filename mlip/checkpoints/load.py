@@ -17,7 +17,7 @@ from mlip.checkpoints.potential import Potential
 from mlip.errors import ModelFileError, ModelNotFoundError, OptionError
 from mlip.models import family as family_of
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parent / "models"
 
 
 def bundled() -> dict[str, Path]:

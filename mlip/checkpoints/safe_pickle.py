@@ -59,8 +59,9 @@ class Node:
 def describe(value: object) -> str:
     """Return a short, safe text for any value that came out of a file."""
     if isinstance(value, Node):
-        if value.kind == Global("builtins", "getattr") and type(value.args[-1:]) == 0:
-            return value.args[-1][:MAX_TEXT]
+        last = value.args[-1] if value.args else None
+        if value.kind == Global("builtins", "getattr") and isinstance(last, str):
+            return last[:MAX_TEXT]
         return f"an object of {value.kind if isinstance(value.kind, Global) else 'no known class'}"
     if isinstance(value, Global):
         return str(value)

@@ -31,9 +31,9 @@ def add_commands(commands: Commands) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from mlip.checkpoints import catalogue
+    from mlip.checkpoints.listing import table
 
-    print(catalogue.table())
+    print(table())
 
 
 def _show(options: argparse.Namespace) -> None:

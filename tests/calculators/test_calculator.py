@@ -105,7 +105,8 @@ CHANGES: dict[str, Callable[[Atoms], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int], change: str) -> None:
+def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int],
+                             change: str) -> None:
     crystal.calc = MLIPCalculator(mace)
     crystal.get_potential_energy()
     CHANGES[change](crystal)
@@ -207,7 +208,7 @@ class TestOptions:
     def test_options_are_fixed(self, mace: mlip.Potential) -> None:
         calculator = MLIPCalculator(mace)
         assert calculator.set() == {}
-        with pytest.raises(OptionError, match="skin: .* make a new calculator"):
+        with pytest.raises(OptionError, match=r"skin: .* make a new calculator"):
             calculator.set(skin=2.0)
 
     def test_from_a_file(self, mace: mlip.Potential, crystal: Atoms, tmp_path: Path) -> None:

@@ -107,9 +107,10 @@ def _same(found: object, expected: float) -> bool:
 def _instructions(module: Module, size: int) -> list[tuple[Any, ...]]:
     """Return the instructions of an e3nn module, at least `size` values each."""
     found = module.attributes.get("instructions")
-    if not isinstance(found, list) or not all(isinstance(x, Node) and len(x.args) >= size for x in found):
+    steps = [_content(x) for x in found] if isinstance(found, list) else [()]
+    if any(len(x) < size for x in steps):
         raise ModelFileError(f"damaged model file: {module.path} has no readable instructions")
-    return [x.args for x in found]
+    return steps
 
 
 def _check_paths(module: Module, expected: list[tuple[object, ...]], factors: list[float]) -> None:
@@ -173,7 +174,7 @@ def check_layout(module: Module) -> None:
         plain = not state.get("enabled") and state.get("layout_str", "mul_ir") == "mul_ir" \
             and (name == "oeq_config" or not state.get("conv_fusion"))
         require(value is None or plain, f"{module.path}.{name}", "an accelerated layout",
-                "none; convert it first with mace_cueq_to_e3nn or mace_oeq_to_e3nn")
+                "none; convert it with mace_cueq_to_e3nn or mace_oeq_to_e3nn")
 
 
 def num_couplings(lmax: int, nu: int, degree: int) -> int:

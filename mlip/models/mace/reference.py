@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mlip.errors import UnsupportedModelError
 from mlip.models.mace.config import MACEConfig
+from mlip.so3 import wigner_3j
 from mlip.so3.degrees import convolution_paths
 from mlip.so3.symmetric_power import fold, symmetric_basis
 
@@ -32,7 +33,7 @@ FIXED = {"gate": ("silu",), "radial_type": ("bessel",), "apply_cutoff": (True,),
          "use_so3": (False, None), "use_agnostic_product": (False, None), "use_last_readout_only": (False, None),
          "use_embedding_readout": (False, None), "embedding_specs": (None,), "edge_irreps": (None,),
          "readout_cls": (None, "NonLinearReadoutBlock")}
-IGNORED = re.compile(r"(output_mask|_zeroed|_w3j_\w+|conv_tp\.weight|num_interactions)$")
+IGNORED = re.compile(r"(output_mask|_zeroed|conv_tp\.weight|num_interactions)$")
 
 
 def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[MACEConfig, dict[str, Tensor]]:
@@ -132,6 +133,16 @@ class _Reader:
                 raise UnsupportedModelError(f"mace: {key} is {found.tolist()} in the weights, but {value:g} follows "
                                             "from the configuration")
 
+    def couplings_agree(self) -> None:
+        """Raise if the couplings of the convolution are others than ours; e3nn keeps them with the weights."""
+        for key in sorted(self.unread):
+            found = re.search(r"_w3j_(\d+)_(\d+)_(\d+)$", key)
+            if found:
+                theirs, ours = self(key).double(), torch.tensor(wigner_3j(*map(int, found.groups())))
+                if theirs.shape != ours.shape or not torch.allclose(theirs, ours, rtol=0.0, atol=1e-5):
+                    raise UnsupportedModelError(f"mace: {key} is not the coupling of these degrees; the model was made "
+                                                "with other Clebsch-Gordan conventions")
+
     def finish(self) -> None:
         """Raise if a tensor that matters was not read: the model has a part we do not know."""
         left = sorted(k for k in self.unread if self.tensors[k].numel() and not IGNORED.search(k))
@@ -147,6 +158,7 @@ def _tensors(read: _Reader, c: MACEConfig) -> Iterator[tuple[str, Tensor]]:
     read.agrees(r"(^|cutoff_fn\.|bessel_fn\.)r_max$", c.cutoff)
     read.agrees(r"(cutoff_fn|pair_repulsion_fn)\.p$", c.cutoff_power)
     read.agrees(r"bessel_fn\.prefactor$", (2 / c.cutoff) ** 0.5)
+    read.couplings_agree()
     z = torch.tensor(c.atomic_numbers)
     yield "atomic_energies", read("atomic_energies_fn.atomic_energies").reshape(heads, elements).double()
     yield "embedding", read("node_embedding.linear.weight").reshape(elements, dim)
