@@ -126,8 +126,9 @@ class Potential:
 
     @overload
     def predict(self, atoms: Atoms, *, forces: bool = True, stress: bool = True) -> Prediction: ...
-    @overload
-    def predict(self, atoms: Sequence[Atoms], *, forces: bool = True, stress: bool = True) -> list[Prediction]: ...
+    @overload  # the next line matches only where ASE has types
+    def predict(  # type: ignore[overload-cannot-match]
+            self, atoms: Sequence[Atoms], *, forces: bool = True, stress: bool = True) -> list[Prediction]: ...
     def predict(self, atoms: Atoms | Sequence[Atoms], *, forces: bool = True,
                 stress: bool = True) -> Prediction | list[Prediction]:
         """Predict energy, forces and stress of ASE atoms.

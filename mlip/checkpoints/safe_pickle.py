@@ -201,6 +201,15 @@ class InertUnpickler:
         items = self._since_mark()
         self._stack.append(_set(items))
 
+    def _pop(self, arg: Any) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._since_mark()
+
+    def _pop_mark(self, arg: Any) -> None:
+        self._since_mark()
+
     def _append(self, arg: Any) -> None:
         self._extend([self._stack.pop()])
 
@@ -288,6 +297,7 @@ _LITERALS = frozenset(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BIN
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _ACTIONS: dict[str, Callable[[InertUnpickler, Any], None]] = {
     "PROTO": InertUnpickler._skip, "FRAME": InertUnpickler._skip, "MARK": InertUnpickler._mark,
+    "POP": InertUnpickler._pop, "POP_MARK": InertUnpickler._pop_mark,
     "TUPLE": InertUnpickler._tuple, "FROZENSET": InertUnpickler._frozenset,
     "ADDITEMS": InertUnpickler._appends, "APPEND": InertUnpickler._append, "APPENDS": InertUnpickler._appends,
     "SETITEM": InertUnpickler._setitem, "SETITEMS": InertUnpickler._setitems,

@@ -40,8 +40,8 @@ class ModelConfig:
         z = self.atomic_numbers
         whole = isinstance(z, tuple) and all(type(i) is int and 1 <= i <= 118 for i in z)
         if not whole or not z or list(z) != sorted(set(z)):
-            raise ConfigError("atomic_numbers must be a tuple of ascending, distinct numbers from 1 to 118, at least one; "
-                              f"{z!r} was given")
+            raise ConfigError("atomic_numbers must be a tuple of ascending, distinct numbers from 1 to 118, at least "
+                              f"one; {z!r} was given")
         if not _is_number(self.cutoff) or not 0 < self.cutoff < 100:
             raise ConfigError(f"cutoff must be a positive number of Angstrom below 100; {self.cutoff!r} was given")
         names = isinstance(self.heads, tuple) and all(isinstance(head, str) for head in self.heads)
@@ -75,8 +75,9 @@ class ModelConfig:
         unknown = sorted(str(name) for name in set(values) - known)
         if unknown:
             raise ConfigError(f"unknown {cls.family} option(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            return cls(**fields)
         except TypeError as error:
             raise ConfigError(f"{cls.family} configuration: {error}") from None
 
@@ -91,6 +92,7 @@ class EnergyModel(nn.Module, ABC):
 
     config: ModelConfig
     atomic_energies: Tensor  # [heads, elements] float64, eV
+    element_table: Tensor  # [119] int64, position of each atomic number, -1 where unknown
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> Tensor:
@@ -108,8 +110,7 @@ class EnergyModel(nn.Module, ABC):
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Return the position of each atomic number in the model's element table, [N] int64."""
-        table: Tensor = self.element_table
-        return table[numbers]
+        return self.element_table[numbers]
 
     def isolated_energies(self, graph: AtomGraph) -> Tensor:
         """Return the energy of each atom on its own, [N] float64, eV."""
@@ -124,6 +125,6 @@ class EnergyModel(nn.Module, ABC):
 
     def _apply(self, fn: Any, recurse: bool = True) -> EnergyModel:
         kept = self.atomic_energies
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.atomic_energies = kept.to(device=self.atomic_energies.device)
         return self

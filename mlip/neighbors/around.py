@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlip.neighbors.bins import Grid, Sorted
-from mlip.neighbors.jit import compiled
+from mlip.neighbors.bins import Grid
+from mlip.neighbors.jit import compiled, kernel
 from mlip.neighbors.lattice import F8, I8, Lattice
-
-I4 = NDArray[np.int32]
-U4 = NDArray[np.uint32]  # unsigned, so that compiled code need not look for negative indices
+from mlip.neighbors.ordering import I4, U4, Ordered
 
 
 class Near(NamedTuple):
@@ -25,7 +22,7 @@ class Near(NamedTuple):
         a, b, c: [C] int32, shift: image less wrapping; not written where all are zero.
         pick: [C] uint32, which of them are wanted.
         run: [Q, 2] int64, first and one behind the last place of each run.
-        image: [Q, 3] int64, lattice vectors of the reduced basis each run is moved by.
+        image: [Q, 3] int64, vectors of the reduced basis each run is moved by.
     """
 
     x: F8
@@ -42,31 +39,35 @@ class Near(NamedTuple):
 
 
 @compiled
-def room(size: int, runs: int) -> Near:
-    """Return room for `size` atoms in `runs` runs."""
-    return Near(np.empty(size), np.empty(size), np.empty(size), np.empty(size),
-                np.empty(size, dtype=np.uint32), np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32),
-                np.empty(size, dtype=np.int32), np.empty(size, dtype=np.uint32),
-                np.empty((runs, 2), dtype=np.int64), np.empty((runs, 3), dtype=np.int64))
+def make_room(lattice: Lattice, grid: Grid, atoms: Ordered) -> Near:
+    """Return room for everything around any bin."""
+    largest = 0
+    for b in range(len(atoms.start) - 1):
+        largest = max(largest, atoms.start[b + 1] - atoms.start[b])
+    around, images, runs = 1.0, 1.0, 1
+    for k in range(3):
+        m = grid.reach[k]
+        turns = 2 * m // grid.bins[k] + 2 if lattice.periodic[k] else 1
+        around *= 2 * m + 1
+        images *= turns
+        runs *= turns if k == 0 else 2 * m + 1
+    size = np.int64(min(around * largest, images * len(atoms.x)))
+    return Near(np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size, dtype=np.uint32),
+                np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32),
+                np.empty(size, dtype=np.uint32), np.empty((runs, 2), dtype=np.int64),
+                np.empty((runs, 3), dtype=np.int64))
 
 
-@compiled
-def room_for(grid: Grid) -> Near:
-    """Return room enough for all runs around a bin and for a usual number of atoms."""
-    m = grid.reach
-    return room(512, (2 * m[1] + 1) * (2 * m[2] + 1) * (2 * m[0] // grid.bins[0] + 2))
-
-
-@compiled
-def start_of(atoms: Sorted, key: int) -> int:
+@kernel
+def start_of(atoms: Ordered, key: int) -> int:
     """Return the place of the first atom whose bin has the number `key` or a higher one."""
     if len(atoms.bin) == 0:
-        return atoms.start[key]
-    return atoms.start[np.searchsorted(atoms.bin, key)]
+        return atoms.start[key]  # type: ignore[no-any-return]
+    return atoms.start[np.searchsorted(atoms.bin, key)]  # type: ignore[no-any-return]
 
 
-@compiled
-def list_runs(atoms: Sorted, lattice: Lattice, grid: Grid, key: int, first: int,
+@kernel
+def list_runs(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int,
               near: Near) -> tuple[int, int, int, bool]:
     """List the runs of atoms within reach of the bin number `key`, whose first atom is at place `first`.
 
@@ -105,8 +106,8 @@ def list_runs(atoms: Sorted, lattice: Lattice, grid: Grid, key: int, first: int,
     return number, total, own, moved
 
 
-@compiled
-def collect(atoms: Sorted, basis: F8, near: Near, runs: int) -> None:
+@kernel
+def collect(atoms: Ordered, basis: F8, near: Near, runs: int) -> None:
     """Write the moved positions and the places of all atoms of the runs."""
     n = 0
     for s in range(runs):
@@ -124,11 +125,10 @@ def collect(atoms: Sorted, basis: F8, near: Near, runs: int) -> None:
         n = m
 
 
-@compiled
-def collect_shifts(atoms: Sorted, whole: I8, near: Near, runs: int) -> bool:
+@kernel
+def collect_shifts(atoms: Ordered, whole: I8, near: Near, runs: int) -> bool:
     """Write the shifts of all atoms of the runs; return whether any is not zero."""
-    n = 0
-    found = 0
+    n, found = 0, 0
     for s in range(runs):
         i, j, k = near.image[s, 0], near.image[s, 1], near.image[s, 2]
         ia = i * whole[0, 0] + j * whole[1, 0] + k * whole[2, 0]
@@ -143,24 +143,25 @@ def collect_shifts(atoms: Sorted, whole: I8, near: Near, runs: int) -> bool:
                 a[t], b[t], c[t] = ia - wrap[t, 0], ib - wrap[t, 1], ic - wrap[t, 2]
                 found |= a[t] | b[t] | c[t]
         else:
-            a[:], b[:], c[:] = ia, ib, ic
+            for t in range(len(a)):
+                a[t], b[t], c[t] = ia, ib, ic
             found |= ia | ib | ic
         n = m
     return found != 0
 
 
-@compiled
+@kernel
 def closest(square: F8, limit: float, pick: U4) -> int:
     """Write the indices of the values below `limit` to `pick`; return how many they are."""
     m = np.uint64(0)
     for k in range(len(square)):
         pick[m] = k
         m += np.uint64(square[k] < limit)
-    return np.int64(m)
+    return np.int64(m)  # type: ignore[return-value]
 
 
-@compiled
-def keep_near(atoms: Sorted, first: int, last: int, near: Near, n: int, limit: float, shifted: bool) -> int:
+@kernel
+def keep_near(atoms: Ordered, first: int, last: int, near: Near, n: int, limit: float, shifted: bool) -> int:
     """Keep those of n that are nearer than sqrt(limit) A to the box around the atoms first..last-1."""
     ax = bx = atoms.x[first]
     ay = by = atoms.y[first]
@@ -186,9 +187,9 @@ def keep_near(atoms: Sorted, first: int, last: int, near: Near, n: int, limit: f
     return m
 
 
-@compiled
-def gather(atoms: Sorted, lattice: Lattice, grid: Grid, key: int, first: int, last: int,
-           near: Near) -> tuple[Near, int, int, bool]:
+@kernel
+def gather(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int, last: int,
+           near: Near) -> tuple[int, int, bool]:
     """Collect everything near a bin.
 
     Args:
@@ -198,19 +199,15 @@ def gather(atoms: Sorted, lattice: Lattice, grid: Grid, key: int, first: int, la
         key: number of the bin.
         first: of its atoms.
         last: one behind its last atom.
-        near: room, which is replaced by a larger one where it does not suffice.
+        near: room to write to.
 
     Returns:
-        The room, how many it holds, where among them the atoms of the bin themselves begin, and
-        whether any shift is not zero.
+        How many were found, where among them the atoms of the bin themselves begin, and whether
+        any shift is not zero.
     """
     runs, total, own, shifted = list_runs(atoms, lattice, grid, key, first, near)
-    if total > len(near.x):
-        larger = room(2 * total, len(near.run))
-        larger.run[:], larger.image[:] = near.run, near.image
-        near = larger
     collect(atoms, lattice.basis, near, runs)
     if shifted or len(atoms.wrap) > 0:
         shifted = collect_shifts(atoms, lattice.whole, near, runs)
     n = keep_near(atoms, first, last, near, total, 2 * grid.limits[1] - grid.limits[2], shifted)
-    return near, n, np.searchsorted(near.pick[:n], own), shifted
+    return n, np.searchsorted(near.pick[:n], own), shifted  # type: ignore[return-value]

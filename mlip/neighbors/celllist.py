@@ -1,5 +1,153 @@
-"""Placeholder."""
+"""`neighbor_list`: atoms in bins, counted and written in parallel."""
 
-from mlip.neighbors.brute import brute_force as neighbor_list
+from __future__ import annotations
 
-__all__ = ["neighbor_list"]
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mlip.errors import OptionError, StructureError
+from mlip.neighbors.around import make_room
+from mlip.neighbors.bins import (
+    BAD_LATTICE,
+    GOOD,
+    NOT_FINITE,
+    SHIFT_OVERFLOW,
+    TOO_MANY_IMAGES,
+    Grid,
+    make_grid,
+    measure,
+)
+from mlip.neighbors.edges import NeighborList
+from mlip.neighbors.inputs import array_of_cell, checked_cutoff, checked_positions, flags, require_finite, \
+    require_lattice
+from mlip.neighbors.jit import compiled
+from mlip.neighbors.lattice import F8, I8, Lattice, make_lattice
+from mlip.neighbors.ordering import I4, Ordered, order_atoms
+from mlip.neighbors.pairs import count, fill
+from mlip.neighbors.workers import available_threads, work_through
+
+FEW_ATOMS = 2000  # up to here one compiled call does all, in the calling thread
+
+
+@compiled
+def prepare(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> tuple[int, Lattice, Grid, Ordered]:
+    """Sort the atoms into bins; what came of it, lattice, grid, atoms."""
+    lattice, sound = make_lattice(cell, pbc)
+    span = np.empty(7)
+    measure(positions, lattice.dual, span)
+    grid, outcome = make_grid(lattice, span, len(positions), cutoff)
+    if not sound:
+        outcome = BAD_LATTICE
+    if not np.isfinite(span[6]):
+        outcome = NOT_FINITE
+    few = positions if outcome == GOOD else np.zeros((1, 3))
+    return outcome, lattice, grid, order_atoms(few, lattice, grid)
+
+
+@compiled
+def search(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> tuple[int, I8, I8, I4, I8]:
+    """Find the edges of a small structure: what came of it, senders, receivers, shifts, offsets."""
+    outcome, lattice, grid, atoms = prepare(positions, cell, pbc, cutoff)
+    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
+    if outcome == GOOD:
+        near = make_room(lattice, grid, atoms)
+        bins = len(atoms.start) - 1
+        count(positions, lattice, grid, atoms, 0, bins, near, offsets[1:])
+        for i in range(len(positions)):
+            offsets[i + 1] += offsets[i]
+    edges = offsets[-1]
+    senders, receivers = np.empty(edges, dtype=np.int64), np.empty(edges, dtype=np.int64)
+    shifts = np.zeros((edges, 3), dtype=np.int32)
+    if outcome == GOOD:
+        fill(positions, lattice, grid, atoms, 0, bins, near, offsets, senders, receivers, shifts)
+    return outcome, senders, receivers, shifts, offsets
+
+
+def search_in_threads(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float,
+                      threads: int) -> tuple[int, I8, I8, I4, I8]:
+    """Find the edges of a large structure; as `search`."""
+    outcome, lattice, grid, atoms = prepare(positions, cell, pbc, cutoff)
+    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
+    if outcome == GOOD:
+        parts = 1 if threads == 1 else 8 * threads
+        bounds = np.searchsorted(atoms.start, np.linspace(0, len(positions), parts + 1))
+        bounds[-1] = len(atoms.start) - 1
+
+        def counting(first: int, last: int) -> None:
+            count(positions, lattice, grid, atoms, first, last, make_room(lattice, grid, atoms), offsets[1:])
+
+        work_through(counting, bounds.tolist(), threads)
+        np.cumsum(offsets, out=offsets)
+    edges = int(offsets[-1])
+    senders, receivers = np.empty(edges, dtype=np.int64), np.empty(edges, dtype=np.int64)
+    shifts = np.zeros((edges, 3), dtype=np.int32)
+    if outcome == GOOD:
+        def filling(first: int, last: int) -> None:
+            fill(positions, lattice, grid, atoms, first, last, make_room(lattice, grid, atoms), offsets,
+                 senders, receivers, shifts)
+
+        work_through(filling, bounds.tolist(), threads)
+    return outcome, senders, receivers, shifts, offsets
+
+
+def neighbor_list(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = None,
+                  pbc: bool | ArrayLike = False, *, threads: int | None = None) -> NeighborList:
+    """Return all pairs of atoms and images closer than a cutoff, each in both directions.
+
+    Right for every cell: triclinic, left-handed, however skewed, smaller than the cutoff; for atoms
+    outside it; and for any choice of periodic directions, in the others of which the cell is ignored.
+
+    An edge exists when x^2 + y^2 + z^2 < cutoff^2 with (x, y, z) = (r_j - r_i) + S.cell in float64
+    arithmetic of the positions as given, so that i sees j exactly when j sees i. An atom is no
+    neighbour of itself, but of its own images. Edges are sorted by receiver; those of one receiver
+    come in an order that depends on the structure and cutoff only, not on the number of threads.
+
+    Args:
+        positions: [N, 3], A.
+        cutoff: A, above 0.
+        cell: [3, 3] rows or [3] edge lengths, A; needed for periodic directions.
+        pbc: one flag or three.
+        threads: most threads to use; numba's setting (NUMBA_NUM_THREADS, `numba.set_num_threads`)
+            if not given. Structures of up to 2000 atoms are searched in the calling thread alone.
+
+    Returns:
+        Senders [E], receivers [E] and shifts [E, 3].
+
+    Raises:
+        StructureError: positions that are not finite or of a wrong shape; a periodic direction without
+            a cell vector, linearly dependent ones; atoms so many cells away that int32 shifts overflow.
+        OptionError: a cutoff that is not a finite number above 0, or less than one thread.
+    """
+    r = checked_positions(positions)
+    rc = checked_cutoff(cutoff)
+    periodic = flags(pbc)
+    h = array_of_cell(cell)
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads must be 1 or more; {threads!r} was given")
+    if len(r) == 0:
+        require_lattice(h, periodic)
+        none = np.zeros(0, dtype=np.int64)
+        return NeighborList(none, none.copy(), np.zeros((0, 3), dtype=np.int32), np.zeros(1, dtype=np.int64))
+    if len(r) <= FEW_ATOMS:
+        outcome, senders, receivers, shifts, offsets = search(r, h, periodic, rc)
+    else:
+        outcome, senders, receivers, shifts, offsets = search_in_threads(
+            r, h, periodic, rc, available_threads() if threads is None else threads)
+    if outcome != GOOD:
+        explain(outcome, r, rc, h, periodic)
+    return NeighborList(senders, receivers, shifts, offsets)
+
+
+def explain(outcome: int, positions: F8, cutoff: float, cell: F8, pbc: NDArray[np.bool_]) -> NoReturn:
+    """Raise the error that a search ended with."""
+    require_finite(positions)
+    require_lattice(cell, pbc)
+    if outcome == TOO_MANY_IMAGES:
+        raise StructureError(f"a cutoff of {cutoff:g} A reaches more than 1e8 images of the cell {cell[pbc].tolist()} A;"
+                             " are both in Angstrom?")
+    if outcome == SHIFT_OVERFLOW:
+        raise StructureError(f"atoms lie up to {abs(positions).max():g} A away, which is more cells of "
+                             f"{cell[pbc].tolist()} A than 32-bit shifts can count; wrap them into the cell")
+    raise StructureError(f"the neighbour search failed for the cell {cell.tolist()}, pbc {pbc.tolist()} ({outcome})")

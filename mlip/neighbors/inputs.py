@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlip.errors import OptionError, StructureError
-
-SMALLEST_VECTOR = 1e-3  # Angstrom; a shorter cell vector is taken for a missing one
-SMALLEST_ANGLE = 1e-6  # least singular value of the normalised periodic vectors
+from mlip.neighbors.lattice import SMALLEST_VECTOR, make_lattice
 
 
 def checked_positions(positions: ArrayLike) -> NDArray[np.float64]:
@@ -52,6 +50,39 @@ def checked_cutoff(cutoff: float) -> float:
     return value
 
 
+def flags(pbc: bool | ArrayLike) -> NDArray[np.bool_]:
+    """Return the periodic directions as three flags.
+
+    Raises:
+        StructureError: neither one flag nor three.
+    """
+    given = np.asarray(pbc)
+    if given.shape not in ((), (1,), (3,)) or given.dtype.kind not in "biu":
+        raise StructureError(f"pbc must be one flag or three, True or False; {pbc!r} was given")
+    periodic = np.empty(3, dtype=np.bool_)
+    periodic[:] = given
+    return periodic
+
+
+def array_of_cell(cell: ArrayLike | None) -> NDArray[np.float64]:
+    """Return a cell as a C-contiguous array [3, 3] in A, zero if None; its values are not looked at.
+
+    Raises:
+        StructureError: not numbers, or neither of shape [3, 3] nor [3].
+    """
+    if cell is None:
+        return np.zeros((3, 3))
+    try:
+        h = np.ascontiguousarray(cell, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StructureError(f"cell cannot be read as numbers: {error}") from None
+    if h.shape == (3,):
+        h = np.diag(h).copy()
+    if h.shape != (3, 3):
+        raise StructureError(f"cell must have shape (3, 3), rows in Angstrom, or (3,); {np.shape(cell)} was given")
+    return h
+
+
 def checked_cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the lattice [3, 3] in A, its rows zero where there is no periodicity, and the flags [3].
 
@@ -61,41 +92,22 @@ def checked_cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray
         StructureError: wrong shapes or values, a periodic direction without a vector, or periodic
             vectors that are linearly dependent.
     """
-    periodic = _flags(pbc)
-    h = np.zeros((3, 3))
-    if cell is not None:
-        try:
-            given = np.asarray(cell, dtype=np.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise StructureError(f"cell cannot be read as numbers: {error}") from None
-        if given.shape == (3,):
-            given = np.diag(given)
-        if given.shape != (3, 3):
-            raise StructureError("cell must have shape (3, 3), rows in Angstrom, or (3,); "
-                                 f"{given.shape} was given")
-        h[periodic] = given[periodic]
-    if periodic.any():
-        _require_lattice(h, periodic)
-    return h, periodic
+    periodic = flags(pbc)
+    h = array_of_cell(cell)
+    require_lattice(h, periodic)
+    lattice = np.zeros((3, 3))
+    lattice[periodic] = h[periodic]
+    return lattice, periodic
 
 
-def _flags(pbc: bool | ArrayLike) -> NDArray[np.bool_]:
-    flags = np.asarray(pbc)
-    if flags.shape not in ((), (1,), (3,)) or flags.dtype.kind not in "biu":
-        raise StructureError(f"pbc must be one flag or three, True or False; {pbc!r} was given")
-    periodic = np.empty(3, dtype=np.bool_)
-    periodic[:] = flags
-    return periodic
-
-
-def _require_lattice(h: NDArray[np.float64], periodic: NDArray[np.bool_]) -> None:
+def require_lattice(h: NDArray[np.float64], periodic: NDArray[np.bool_]) -> None:
+    """Raise `StructureError` where the periodic rows of a cell [3, 3] span no lattice."""
     rows = h[periodic]
     if not np.isfinite(rows).all():
         raise StructureError(f"the periodic cell vectors hold NaN or infinite values: {rows.tolist()}")
-    lengths = np.sqrt((rows * rows).sum(axis=1))
-    if lengths.min() < SMALLEST_VECTOR:
-        missing = [int(k) for k in np.flatnonzero(periodic) if np.linalg.norm(h[k]) < SMALLEST_VECTOR]
+    missing = [int(k) for k in np.flatnonzero(periodic) if np.linalg.norm(h[k]) < SMALLEST_VECTOR]
+    if missing:
         raise StructureError(f"periodic along direction(s) {missing} but that cell vector is zero (shorter than "
                              f"{SMALLEST_VECTOR} A); give a cell, or pbc=False for a molecule")
-    if len(rows) > 1 and np.linalg.svd(rows / lengths[:, None], compute_uv=False)[-1] < SMALLEST_ANGLE:
+    if not make_lattice(h, periodic)[1]:
         raise StructureError(f"the periodic cell vectors are linearly dependent: {rows.tolist()}")

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip.neighbors.jit import compiled
+from mlip.neighbors.jit import compiled, kernel
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
-LARGEST = 1e9  # whole numbers above this do not fit the int32 shifts with room to add two of them
+SMALLEST_VECTOR = 1e-3  # Angstrom; a shorter lattice vector is taken for a missing or dependent one
+LARGEST = 1e9  # multiples in one step of the reduction
 
 
 class Lattice(NamedTuple):
@@ -34,13 +35,13 @@ class Lattice(NamedTuple):
     user: F8
 
 
-@compiled
+@kernel
 def dot(a: F8, b: F8) -> float:
     """Return the scalar product of two 3-vectors."""
     return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
 
 
-@compiled
+@kernel
 def cross(a: F8, b: F8, out: F8) -> None:
     """Write the vector product of two 3-vectors to `out`."""
     out[0] = a[1] * b[2] - a[2] * b[1]
@@ -48,7 +49,7 @@ def cross(a: F8, b: F8, out: F8) -> None:
     out[2] = a[0] * b[1] - a[1] * b[0]
 
 
-@compiled
+@kernel
 def subtract(basis: F8, whole: I8, k: int, l: int, times: float) -> None:
     """Subtract `times` times the vector l from the vector k."""
     for c in range(3):
@@ -56,7 +57,7 @@ def subtract(basis: F8, whole: I8, k: int, l: int, times: float) -> None:
         whole[k, c] -= np.int64(times) * whole[l, c]
 
 
-@compiled
+@kernel
 def shorten_pairs(basis: F8, whole: I8, periodic: NDArray[np.bool_]) -> bool:
     """Make each vector as short as another one can make it (Gauss); return whether any changed."""
     changed = False
@@ -70,7 +71,7 @@ def shorten_pairs(basis: F8, whole: I8, periodic: NDArray[np.bool_]) -> bool:
     return changed
 
 
-@compiled
+@kernel
 def shorten_longest(basis: F8, whole: I8) -> bool:
     """Replace the longest of three vectors by its sum with +-both others, if that is shorter."""
     k = 0
@@ -121,15 +122,30 @@ def complete(basis: F8, periodic: NDArray[np.bool_]) -> None:
         basis[k] /= math.sqrt(dot(basis[k], basis[k]))
 
 
+@kernel
+def invert(basis: F8, dual: F8) -> float:
+    """Write the inverse of [3, 3]; return the volume over the product of the lengths of its rows."""
+    volume = (basis[0, 0] * (basis[1, 1] * basis[2, 2] - basis[1, 2] * basis[2, 1])
+              + basis[0, 1] * (basis[1, 2] * basis[2, 0] - basis[1, 0] * basis[2, 2])
+              + basis[0, 2] * (basis[1, 0] * basis[2, 1] - basis[1, 1] * basis[2, 0]))
+    for k in range(3):
+        a, b = basis[(k + 1) % 3], basis[(k + 2) % 3]
+        dual[0, k] = (a[1] * b[2] - a[2] * b[1]) / volume
+        dual[1, k] = (a[2] * b[0] - a[0] * b[2]) / volume
+        dual[2, k] = (a[0] * b[1] - a[1] * b[0]) / volume
+    lengths = math.sqrt(dot(basis[0], basis[0]) * dot(basis[1], basis[1]) * dot(basis[2], basis[2]))
+    return abs(volume) / lengths
+
+
 @compiled
-def lattice(cell: F8, periodic: NDArray[np.bool_]) -> tuple[Lattice, bool]:
-    """Return the reduced and completed lattice of a cell [3, 3] A, and whether it has a volume.
+def make_lattice(cell: F8, periodic: NDArray[np.bool_]) -> tuple[Lattice, bool]:
+    """Return the reduced and completed lattice of a cell [3, 3] A, and whether it is a sound one.
 
     Reduction leaves the set of lattice points as it is and makes the number of images within a
-    cutoff small for however skewed a cell (Semaev, "A 3-dimensional lattice reduction algorithm", 2001).
+    cutoff small for however skewed a cell (I. Semaev, "A 3-dimensional lattice reduction algorithm",
+    2001). Lattice vectors that are dependent or zero are found by a reduced vector that is too short.
     """
-    user = np.zeros((3, 3))
-    basis = np.zeros((3, 3))
+    user, basis, dual = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))
     whole = np.zeros((3, 3), dtype=np.int64)
     for k in range(3):
         if periodic[k]:
@@ -137,20 +153,15 @@ def lattice(cell: F8, periodic: NDArray[np.bool_]) -> tuple[Lattice, bool]:
             basis[k] = cell[k]
             whole[k, k] = 1
     for _ in range(1000):
-        if not shorten_pairs(basis, whole, periodic) and not (
-                periodic.all() and shorten_longest(basis, whole)):
+        if not shorten_pairs(basis, whole, periodic) and not (periodic.all() and shorten_longest(basis, whole)):
             break
+    sound = True
     for k in range(3):
         if periodic[k]:
             for c in range(3):
                 basis[k, c] = whole[k, 0] * user[0, c] + whole[k, 1] * user[1, c] + whole[k, 2] * user[2, c]
+            length = dot(basis[k], basis[k])
+            sound &= SMALLEST_VECTOR ** 2 <= length < math.inf
     complete(basis, periodic)
-    dual = np.zeros((3, 3))
-    column = np.zeros(3)
-    volume = 0.0
-    for k in range(3):
-        cross(basis[(k + 1) % 3], basis[(k + 2) % 3], column)
-        volume = dot(basis[k], column)
-        if volume != 0.0:
-            dual[:, k] = column / volume
-    return Lattice(basis, dual, whole, periodic, user), abs(volume) > 0.0
+    flat = invert(basis, dual)
+    return Lattice(basis, dual, whole, periodic, user), sound and flat > 0.1

@@ -6,23 +6,24 @@ import math
 
 import numpy as np
 
-from mlip.neighbors.around import I4, Near, closest, gather, room_for
-from mlip.neighbors.bins import Grid, Sorted
-from mlip.neighbors.jit import compiled
+from mlip.neighbors.around import Near, closest, gather
+from mlip.neighbors.bins import Grid
+from mlip.neighbors.jit import kernel
 from mlip.neighbors.lattice import F8, I8, Lattice
+from mlip.neighbors.ordering import I4, Ordered
 
 
-@compiled
+@kernel
 def is_pair(positions: F8, cell: F8, limit: float, i: int, j: int, a: int, b: int, c: int) -> bool:
     """Decide by the definition: |(r_j - r_i) + S.cell|^2 < limit with the positions as given."""
     x = positions[j, 0] - positions[i, 0] + (a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0])
     y = positions[j, 1] - positions[i, 1] + (a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1])
     z = positions[j, 2] - positions[i, 2] + (a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2])
-    return bool(x * x + y * y + z * z < limit)
+    return x * x + y * y + z * z < limit  # type: ignore[no-any-return]
 
 
-@compiled
-def sift(positions: F8, cell: F8, limits: F8, atoms: Sorted, q: int, near: Near, m: int, shifted: bool) -> int:
+@kernel
+def sift(positions: F8, cell: F8, limits: F8, atoms: Ordered, q: int, near: Near, m: int, shifted: bool) -> int:
     """Keep those of the m picked that are neighbours of the atom at place q, by the definition if in doubt."""
     i = atoms.atom[q]
     a, b, c = 0, 0, 0
@@ -41,8 +42,8 @@ def sift(positions: F8, cell: F8, limits: F8, atoms: Sorted, q: int, near: Near,
     return kept
 
 
-@compiled
-def pick_pairs(atoms: Sorted, q: int, near: Near, n: int, own: int, limit: float) -> int:
+@kernel
+def pick_pairs(atoms: Ordered, q: int, near: Near, n: int, own: int, limit: float) -> int:
     """Pick the atoms and images nearer than sqrt(limit) A to the atom at place q, but not itself."""
     px, py, pz = atoms.x[q], atoms.y[q], atoms.z[q]
     x, y, z, square = near.x[:n], near.y[:n], near.z[:n], near.square[:n]
@@ -53,8 +54,8 @@ def pick_pairs(atoms: Sorted, q: int, near: Near, n: int, own: int, limit: float
     return closest(square, limit, near.pick)
 
 
-@compiled
-def count_pairs(atoms: Sorted, q: int, near: Near, n: int, limits: F8) -> int:
+@kernel
+def count_pairs(atoms: Ordered, q: int, near: Near, n: int, limits: F8) -> int:
     """Return the number of neighbours of the atom at place q plus itself, or -1 where some are in doubt."""
     px, py, pz = atoms.x[q], atoms.y[q], atoms.z[q]
     x, y, z = near.x[:n], near.y[:n], near.z[:n]
@@ -68,16 +69,16 @@ def count_pairs(atoms: Sorted, q: int, near: Near, n: int, limits: F8) -> int:
     return sure if sure == possible else -1
 
 
-@compiled
-def count(positions: F8, lattice: Lattice, grid: Grid, atoms: Sorted, first: int, last: int, degree: I8) -> None:
+@kernel
+def count(positions: F8, lattice: Lattice, grid: Grid, atoms: Ordered, first: int, last: int, near: Near,
+          degree: I8) -> None:
     """Write the number of neighbours of each atom in the bins first..last-1 to `degree` [N]."""
-    near = room_for(grid)
     for b in range(first, last):
         begin, end = atoms.start[b], atoms.start[b + 1]
         if begin == end:
             continue
         key = atoms.bin[b] if len(atoms.bin) > 0 else b
-        near, n, own, shifted = gather(atoms, lattice, grid, key, begin, end, near)
+        n, own, shifted = gather(atoms, lattice, grid, key, begin, end, near)
         for q in range(begin, end):
             m = count_pairs(atoms, q, near, n, grid.limits) - 1
             if m < 0:
@@ -86,43 +87,49 @@ def count(positions: F8, lattice: Lattice, grid: Grid, atoms: Sorted, first: int
             degree[atoms.atom[q]] = m
 
 
-@compiled
-def write(near: Near, m: int, i: int, wrap: I4, shifted: bool, senders: I8, receivers: I8, shifts: I4) -> None:
-    """Write the m edges of the receiver i."""
-    pick = near.pick[:m]
+@kernel
+def write_atoms(near: Near, i: int, senders: I8, receivers: I8) -> None:
+    """Write the picked atoms as senders to the receiver i."""
+    pick, atom = near.pick[:len(senders)], near.atom
     for p in range(len(pick)):
-        senders[p] = near.atom[pick[p]]
+        senders[p] = atom[pick[p]]
+    for p in range(len(receivers)):
         receivers[p] = i
-    if not shifted:
-        return
-    a, b, c = np.int32(0), np.int32(0), np.int32(0)
-    if len(wrap) > 0:
-        a, b, c = wrap[0], wrap[1], wrap[2]
+
+
+@kernel
+def write_shifts(near: Near, a: int, b: int, c: int, shifts: I4) -> None:
+    """Write the shifts of the picked atoms, to each of which (a, b, c) is added."""
+    pick, na, nb, nc = near.pick[:len(shifts)], near.a, near.b, near.c
     for p in range(len(pick)):
         k = pick[p]
-        shifts[p, 0] = near.a[k] + a
-        shifts[p, 1] = near.b[k] + b
-        shifts[p, 2] = near.c[k] + c
+        shifts[p, 0] = na[k] + a
+        shifts[p, 1] = nb[k] + b
+        shifts[p, 2] = nc[k] + c
 
 
-@compiled
-def fill(positions: F8, lattice: Lattice, grid: Grid, atoms: Sorted, first: int, last: int, offsets: I8,
-         senders: I8, receivers: I8, shifts: I4) -> None:
-    """Write the edges of the atoms in the bins first..last-1 to where `offsets` [N + 1] puts them."""
-    near = room_for(grid)
-    wrap = np.zeros(0, dtype=np.int32)
+@kernel
+def fill(positions: F8, lattice: Lattice, grid: Grid, atoms: Ordered, first: int, last: int, near: Near,
+         offsets: I8, senders: I8, receivers: I8, shifts: I4) -> None:
+    """Write the edges of the atoms in the bins first..last-1 to where `offsets` [N + 1] puts them.
+
+    Shifts [E, 3] must hold zeros; only others are written.
+    """
     for b in range(first, last):
         begin, end = atoms.start[b], atoms.start[b + 1]
         if begin == end:
             continue
         key = atoms.bin[b] if len(atoms.bin) > 0 else b
-        near, n, own, shifted = gather(atoms, lattice, grid, key, begin, end, near)
+        n, own, shifted = gather(atoms, lattice, grid, key, begin, end, near)
         for q in range(begin, end):
-            i = atoms.atom[q]
+            i = np.int64(atoms.atom[q])
             low, high = offsets[i], offsets[i + 1]
             m = pick_pairs(atoms, q, near, n, own + q - begin, grid.limits[1])
             if m != high - low:
                 sift(positions, lattice.user, grid.limits, atoms, q, near, m, shifted)
-            if len(atoms.wrap) > 0:
+            write_atoms(near, i, senders[low:high], receivers[low:high])
+            if shifted and len(atoms.wrap) > 0:
                 wrap = atoms.wrap[q]
-            write(near, high - low, i, wrap, shifted, senders[low:high], receivers[low:high], shifts[low:high])
+                write_shifts(near, wrap[0], wrap[1], wrap[2], shifts[low:high])
+            elif shifted:
+                write_shifts(near, 0, 0, 0, shifts[low:high])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import pi, sqrt
 
 import torch
@@ -68,7 +69,7 @@ class RadialMLP(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(
-            nn.Parameter(normal(a, b)) for a, b in zip(widths, widths[1:], strict=False))
+            nn.Parameter(normal(a, b)) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [E, widths[-1]] for x [E, widths[0]]."""

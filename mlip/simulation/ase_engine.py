@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import FixCom
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
@@ -17,19 +19,27 @@ from mlip.simulation.record import Plan, Record, Recorder
 
 
 def with_velocities(atoms: Atoms, temperature: float, seed: int) -> Atoms:
-    """Return a copy with Maxwell-Boltzmann velocities at a temperature in K, total momentum zero."""
+    """Return a copy with Maxwell-Boltzmann velocities at a temperature in K.
+
+    The total momentum is zero, unless there are constraints; those are kept to.
+    """
     moving = atoms.copy()
-    generator = np.random.default_rng(seed)
-    MaxwellBoltzmannDistribution(moving, temperature_K=temperature, rng=generator)
-    Stationary(moving)
+    masses = moving.get_masses()[:, None]
+    width = np.sqrt(masses * units.kB * temperature)
+    momenta = np.random.default_rng(seed).normal(size=(len(moving), 3)) * width
+    if not moving.constraints:
+        momenta -= masses * momenta.sum(axis=0) / max(masses.sum(), 1e-300)
+    moving.set_momenta(momenta)
     return moving
 
 
 def run_ase(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = False) -> Record:
     """Run molecular dynamics in ASE.
 
+    The thermostat keeps the centre of mass where it is, unless there are constraints.
+
     Args:
-        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`.
+        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`. Its constraints hold.
         potential: the model.
         plan: what to do.
         progress: whether to show a bar.
@@ -39,12 +49,9 @@ def run_ase(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = Fal
     """
     moving = atoms.copy() if atoms.has("momenta") else with_velocities(atoms, plan.temperature, plan.seed)
     moving.calc = MLIPCalculator(potential)
-    step = plan.timestep * units.fs
-    if plan.ensemble == "nve":
-        dynamics = VelocityVerlet(moving, step)
-    else:
-        dynamics = Langevin(moving, step, temperature_K=plan.temperature, friction=plan.friction / (1000 * units.fs),
-                            rng=np.random.default_rng(plan.seed))
+    constraints = moving.constraints
+    dynamics = _dynamics(moving, plan)
+    free = moving.get_number_of_degrees_of_freedom() - (0 if moving.constraints else 3)
     recorder = Recorder(moving)
 
     def record() -> None:
@@ -54,6 +61,19 @@ def run_ase(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = Fal
     start = time.perf_counter()
     with tqdm(total=plan.steps, desc="ASE", unit="step", disable=not progress) as bar:
         dynamics.attach(record, interval=plan.every)
-        dynamics.attach(bar.update, plan.every, plan.every)
+        dynamics.attach(lambda: bar.update(dynamics.nsteps - bar.n), interval=plan.every)
         dynamics.run(plan.steps)
-    return recorder.finish(moving, 3 * len(moving) - 3, time.perf_counter() - start, plan.steps)
+    moving.set_constraint(constraints)
+    return recorder.finish(moving, free, time.perf_counter() - start, plan.steps)
+
+
+def _dynamics(moving: Atoms, plan: Plan) -> MolecularDynamics:
+    step = plan.timestep * units.fs
+    if plan.ensemble == "nve":
+        return VelocityVerlet(moving, step)
+    if not moving.constraints:
+        moving.set_constraint(FixCom())
+    # ASE 3.28 warns of its own way to hold the centre of mass and will remove the option.
+    options = {"fixcm": False} if "fixcm" in inspect.signature(Langevin).parameters else {}
+    return Langevin(moving, step, temperature_K=plan.temperature, friction=plan.friction / (1000 * units.fs),
+                    rng=np.random.default_rng(plan.seed), **options)

@@ -10,7 +10,8 @@ from ase import Atoms, units
 from tqdm import tqdm
 
 from mlip.checkpoints import Potential
-from mlip.errors import MissingDependencyError, OptionError, StructureError
+from mlip.errors import MissingDependencyError, NonFiniteError, OptionError, StructureError
+from mlip.io.ase import structure_of
 from mlip.potentials import create_system
 from mlip.simulation.ase_engine import with_velocities
 from mlip.simulation.record import Plan, Record, Recorder
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 def openmm_box(atoms: Atoms) -> Atoms:
     """Return a copy whose cell OpenMM accepts: lower triangular and reduced, atoms rotated with it.
+
+    A left-handed cell has its first two vectors exchanged. Energies stay the same.
 
     Raises:
         StructureError: periodic in some directions only.
@@ -38,6 +41,8 @@ def openmm_box(atoms: Atoms) -> Atoms:
     vectors = lower.array.copy()
     for i, j in ((2, 1), (2, 0), (1, 0)):
         vectors[i] -= vectors[j] * np.round(vectors[i, j] / vectors[j, j])
+        half = 0.5 * vectors[j, j] * (1 - 1e-12)  # OpenMM refuses half a vector that rounding made larger
+        vectors[i, j] = np.clip(vectors[i, j], -half, half)
     turned.positions = turned.positions @ rotation.T
     if turned.has("momenta"):
         turned.set_momenta(turned.get_momenta() @ rotation.T)
@@ -45,12 +50,17 @@ def openmm_box(atoms: Atoms) -> Atoms:
     return turned
 
 
-def topology_of(atoms: Atoms) -> Topology:
-    """Return an OpenMM topology: one residue with all atoms, without bonds, with the box."""
+def _openmm() -> Any:
     try:
-        from openmm import app
+        import openmm.app
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
+    return openmm
+
+
+def topology_of(atoms: Atoms) -> Topology:
+    """Return an OpenMM topology: one residue with all atoms, without bonds, with the box."""
+    app = _openmm().app
     topology = app.Topology()
     residue = topology.addResidue("SYS", topology.addChain())
     for i, z in enumerate(atoms.numbers):
@@ -64,8 +74,13 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
                platform: str | None = None) -> Record:
     """Run molecular dynamics in OpenMM.
 
+    The integrators of OpenMM keep velocities half a step behind the positions; for NVE they are shifted at the
+    start and at the end, so that the run is the velocity Verlet run of `run_ase`. In a periodic box the frames
+    are turned as `openmm_box` says.
+
     Args:
-        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`.
+        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`. Charge, spin and head
+            are read from `atoms.info`.
         potential: the model.
         plan: what to do.
         progress: whether to show a bar.
@@ -73,24 +88,34 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
 
     Raises:
         MissingDependencyError: OpenMM is not installed.
-        StructureError: periodic in one or two directions.
-        openmm.OpenMMException: the dynamics ran into NaN or infinity.
+        StructureError: periodic in one or two directions, or with constraints.
+        OptionError: no such platform.
+        NonFiniteError: the dynamics ran into NaN or infinity.
     """
+    if atoms.constraints:
+        raise StructureError(f"OpenMM would not keep to the {len(atoms.constraints)} ASE constraint(s) of these "
+                             "atoms; drop them with atoms.set_constraint(), or run in ASE")
     moving = openmm_box(atoms if atoms.has("momenta") else with_velocities(atoms, plan.temperature, plan.seed))
+    openmm = _openmm()
     context, integrator = _context(moving, potential, plan, platform)
     recorder = Recorder(moving)
-    start = time.perf_counter()
-    _record(context, recorder, 0.0)
-    with tqdm(total=plan.steps, desc="OpenMM", unit="step", disable=not progress) as bar:
-        done = 0
-        while done < plan.steps:
-            chunk = min(plan.every, plan.steps - done)
-            integrator.step(chunk)
-            done += chunk
-            bar.update(chunk)
-            if done % plan.every == 0:
-                _record(context, recorder, done * plan.timestep)
-    seconds = time.perf_counter() - start
+    start, done = time.perf_counter(), 0
+    try:
+        _shift_velocities(context, plan, -0.5)
+        _record(context, recorder, 0.0)
+        with tqdm(total=plan.steps, desc="OpenMM", unit="step", disable=not progress) as bar:
+            while done < plan.steps:
+                chunk = min(plan.every, plan.steps - done)
+                integrator.step(chunk)
+                done += chunk
+                bar.update(chunk)
+                if done % plan.every == 0:
+                    _record(context, recorder, done * plan.timestep)
+        seconds = time.perf_counter() - start
+        _shift_velocities(context, plan, 0.5)
+    except openmm.OpenMMException as error:
+        raise NonFiniteError(f"OpenMM stopped after step {done}: {error}; relax the structure first, or use a "
+                             f"shorter time step, now {plan.timestep} fs") from error
     final = moving.copy()
     state = context.getState(positions=True, velocities=True)
     final.positions = state.getPositions(asNumpy=True)._value / NM_PER_ANGSTROM
@@ -100,10 +125,10 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
 
 def _context(atoms: Atoms, potential: Potential, plan: Plan,
              platform: str | None) -> tuple[openmm.Context, openmm.Integrator]:
-    topology = topology_of(atoms)
-    import openmm
-
-    system = create_system(topology, potential)
+    openmm = _openmm()
+    known = structure_of(atoms)
+    system = create_system(topology_of(atoms), potential, charge=known.charge, spin=known.spin, head=known.head,
+                           remove_cm_motion=plan.ensemble == "nvt")
     step = plan.timestep / 1000
     integrator: Any = openmm.VerletIntegrator(step)
     if plan.ensemble == "nvt":
@@ -117,6 +142,16 @@ def _context(atoms: Atoms, potential: Potential, plan: Plan,
     context.setPositions(atoms.positions * NM_PER_ANGSTROM)
     context.setVelocities(atoms.get_velocities() * (1000 * units.fs) * NM_PER_ANGSTROM)
     return context, integrator
+
+
+def _shift_velocities(context: openmm.Context, plan: Plan, steps: float) -> None:
+    """Move the velocities of an NVE run by some steps at constant force; the thermostat needs no such care."""
+    if plan.ensemble != "nve":
+        return
+    state, system = context.getState(velocities=True, forces=True), context.getSystem()
+    masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])[:, None]
+    change = state.getForces(asNumpy=True)._value / masses * (steps * plan.timestep / 1000)
+    context.setVelocities(state.getVelocities(asNumpy=True)._value + change)
 
 
 def _record(context: openmm.Context, recorder: Recorder, now: float) -> None:

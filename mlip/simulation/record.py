@@ -38,14 +38,16 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "every"):
+        for name, smallest in (("steps", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} must be a whole number from 1; {value!r} was given")
+            if type(value) is not int or not smallest <= value < 2**31 - 1:
+                raise OptionError(f"{name} must be a whole number from {smallest}; {value!r} was given")
         for name in ("timestep", "temperature", "friction"):
             value = getattr(self, name)
-            if not np.isfinite(value) or value < 0 or (name == "timestep" and value == 0):
-                raise OptionError(f"{name} must be a positive number; {value!r} was given")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+            if not number or value < 0 or (name == "timestep" and value == 0):
+                allowed = "a positive number" if name == "timestep" else "a number and not negative"
+                raise OptionError(f"{name} must be {allowed}; {value!r} was given")
         if self.ensemble not in ENSEMBLES:
             raise OptionError(f"ensemble {self.ensemble!r} is unknown; allowed: {', '.join(ENSEMBLES)}")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -39,7 +39,7 @@ class SymmetricBasis:
     rows: NDArray[np.int64]
 
 
-@lru_cache(maxsize=None)
+@cache
 def symmetric_basis(lmax: int, nu: int, l: int) -> SymmetricBasis:
     """Return the basis of degree-`nu` polynomials of degrees 0..`lmax` with values in degree `l`.
 
@@ -85,7 +85,7 @@ def fold(tensor: NDArray[np.float64], lmax: int, nu: int) -> NDArray[np.float64]
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _monomials(lmax: int, nu: int) -> NDArray[np.int64]:
     return np.array(list(combinations_with_replacement(range(size(lmax)), nu)), dtype=np.int64)
 

@@ -10,14 +10,14 @@ values follow from Racah's formula, and the sign from the rules in `_sign`.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from math import factorial, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@lru_cache(maxsize=None)
+@cache
 def wigner_3j(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
     """Return the invariant tensor that couples three degrees, [2*l1+1, 2*l2+1, 2*l3+1], Frobenius norm 1.
 
@@ -85,7 +85,8 @@ def _symbol(l1: int, l2: int, l3: int, m1: int, m2: int) -> float:
     products = 1
     for l, m in ((l1, m1), (l2, m2), (l3, m3)):
         products *= factorial(l + m) * factorial(l - m)
-    return (-1) ** (l1 - l2 - m3) * sqrt(triangle) * sqrt(products) * total / common
+    sign = -1 if (l1 - l2 - m3) % 2 else 1
+    return sign * sqrt(triangle) * sqrt(products) * total / common
 
 
 def _real_basis(l: int) -> NDArray[np.complex128]:

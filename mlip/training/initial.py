@@ -19,8 +19,8 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
                       seed: int = 0, **config: Any) -> Potential:
     """Return an untrained potential whose constants fit the data.
 
-    The mean number of neighbours normalises the messages, unless `config` gives it; the root mean square force is the scale and the
-    mean interaction energy per atom the shift of the energies.
+    The mean number of neighbours normalises the messages, unless `config` gives it; the root mean square force
+    is the scale and the mean interaction energy per atom the shift of the energies.
 
     Args:
         family: model family.

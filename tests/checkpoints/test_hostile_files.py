@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +132,8 @@ def _hostile_extension(command_line: str) -> None:
 def test_nothing_is_run(name: str, tmp_path: Path, watched: list[str]) -> None:
     mark = tmp_path / "owned"
     path = archive(tmp_path / "evil.model", _attacks(mark)[name])
+    with pytest.raises(ModelFileError):
+        read_mace_torch(archive(tmp_path / "other.model", b"\x80\x02N."))  # imports what the reader needs
     watched.clear()
     copyreg.add_extension(__name__, "_hostile_extension", 0xF0)
     copyreg._extension_cache[0xF0] = _hostile_extension  # type: ignore[attr-defined]
@@ -160,11 +161,11 @@ def test_message_warns_of_torch_load(tmp_path: Path) -> None:
 def _laughs(depth: int) -> bytes:
     """Return a module whose children are the same module twice, and so on."""
     out, kind = b"\x80\x02", glob("torch.nn.modules.container", "ModuleList")
+    children = b""
     for level in range(depth):
-        children = text("a") + b"h" + bytes([level - 1]) + b"s" + text("b") + b"h" + bytes([level - 1]) + b"s"
-        out += kind + b")\x81}" + text("_modules") + b"}" + (children if level else b"") + b"sbq" + bytes([level]) + b"0"
-    return out + glob("mace.modules.models", "MACE") + b")\x81}" + text("_modules") + b"}" + text("a") + b"h" \
-        + bytes([depth - 1]) + b"ssb."
+        out += kind + b")\x81}" + text("_modules") + b"}" + children + b"sbq" + bytes([level]) + b"0"
+        children = b"".join(text(name) + b"h" + bytes([level]) + b"s" for name in "ab")
+    return out + glob("mace.modules.models", "MACE") + b")\x81}" + text("_modules") + b"}" + children + b"sb."
 
 
 EXHAUSTING: dict[str, bytes] = {
@@ -295,7 +296,7 @@ FILES: dict[str, tuple[Callable[[Path], object], type[MLIPError], str]] = {
 def test_files_that_are_no_models(name: str, tmp_path: Path) -> None:
     make, error, message = FILES[name]
     make(tmp_path / "a.model")
-    with pytest.raises(error, match=rf"(?s)a\.model.*{message}"):
+    with pytest.raises(error, match=rf"(?s){message}"):
         read_mace_torch(tmp_path / "a.model")
 
 
@@ -314,11 +315,15 @@ def test_tensors_of_every_kind(dtype: torch.dtype, tmp_path: Path) -> None:
 
 
 def test_plain_data_of_every_protocol(tmp_path: Path) -> None:
+    loop: tuple[Any, ...] = ([],)
+    loop[0].append(loop)  # the pickler takes such a tuple back from the stack
     data = {"a": [1, -5, 2.5, None, True, False, "text" * 100, b"\x00\xff", (), (1,), (1, 2, 3, 4), {1, 2}, 1 << 70],
             (1, 2): frozenset({3}), 7: {}}
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         path = archive(tmp_path / "p.pt", pickle.dumps(data, protocol))
         assert read_torch_file(path).root == data
+        found: Any = read_torch_file(archive(path, pickle.dumps(loop, protocol))).root
+        assert found[0][0] is found
 
 
 def test_numpy_scalars(tmp_path: Path) -> None:
@@ -351,7 +356,6 @@ def test_random_damage(tmp_path: Path) -> None:
         path = archive(tmp_path / "f.model", bytes(changed), records)
         with pytest.raises(ModelFileError):
             read_mace_torch(path)
-    assert zlib.crc32(data) != 0
 
 
 def test_long_values_are_shortened() -> None:

@@ -9,11 +9,11 @@ from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
 from mlip.models.mace.blocks import Interaction, LinearReadout, NonLinearReadout, Product
 from mlip.models.mace.config import MACEConfig
+from mlip.models.mace.radii import COVALENT_RADII
 from mlip.nn.linear import normal
 from mlip.nn.radial import AgnesiTransform, BesselBasis, polynomial_cutoff
 from mlip.nn.zbl import ZBLRepulsion
 from mlip.ops import spherical_harmonics
-from mlip.models.mace.radii import COVALENT_RADII
 
 
 class MACE(EnergyModel):
@@ -50,7 +50,7 @@ class MACE(EnergyModel):
         harmonics = spherical_harmonics(vectors, self.config.edge_lmax)
         radial = self._radial(r, elements, graph.edge_index)
         features = (self.embedding / len(self.embedding) ** 0.5)[elements].unsqueeze(1)
-        energy = r.new_zeros(graph.num_atoms)
+        energy: Tensor = r.new_zeros(graph.num_atoms)
         for interaction, product, readout in zip(self.interactions, self.products, self.readouts, strict=True):
             messages, skip = interaction(features, harmonics, radial, graph.edge_index, elements)
             features = product(messages, skip, elements)
@@ -58,7 +58,9 @@ class MACE(EnergyModel):
         if self.repulsion is not None:
             sender, receiver = graph.edge_index
             energy = energy + self.repulsion(r, elements[sender], elements[receiver], receiver, graph.num_atoms)
-        return self.scale[head] * energy + self.shift[head] if self.config.scale_shift else energy
+        if self.config.scale_shift:
+            energy = self.scale[head] * energy + self.shift[head]
+        return energy
 
     def _radial(self, r: Tensor, elements: Tensor, edge_index: Tensor) -> Tensor:
         envelope = polynomial_cutoff(r, self.config.cutoff, self.config.cutoff_power)

@@ -96,7 +96,7 @@ def _config(c: Mapping[str, Any]) -> MACEConfig:
 
 def _choose(c: Mapping[str, Any], key: str, table: Mapping[str, Any]) -> Any:
     value = c.get(key)
-    if value not in table:
+    if not isinstance(value, str) or value not in table:
         raise UnsupportedModelError(f"mace: {key} {value!r} is not supported; supported: {', '.join(table)}")
     return table[value]
 
@@ -192,7 +192,7 @@ def _interaction(read: _Reader, c: MACEConfig, t: int) -> Iterator[tuple[str, Te
     counts = [0] * (c.edge_lmax + 1)
     for _, _, l3 in convolution_paths(lmax_in, c.edge_lmax, c.edge_lmax):
         counts[l3] += 1
-    blocks = read(f"{theirs}.linear.weight").split([n * dim * dim for n in counts])
+    blocks = torch.split(read(f"{theirs}.linear.weight"), [n * dim * dim for n in counts])
     for l, (block, count) in enumerate(zip(blocks, counts, strict=True)):
         yield f"{ours}.linear.weights.{l}", block.reshape(count * dim, dim)
     skip = read(f"{theirs}.skip_tp.weight").reshape(-1, dim, len(c.atomic_numbers), dim)
@@ -230,8 +230,8 @@ def change_of_basis(u: NDArray[np.floating], lmax: int, nu: int, l: int) -> NDAr
     m = (lmax + 1) ** 2
     count = u.shape[-1]
     shaped = np.moveaxis(np.asarray(u, dtype=np.float64).reshape(2 * l + 1, *(m,) * nu, count), 0, -2)
-    theirs = fold(shaped.reshape(*(m,) * nu, (2 * l + 1) * count), lmax, nu)
-    theirs = theirs.reshape(-1, 2 * l + 1, count)
+    folded = fold(shaped.reshape(*(m,) * nu, (2 * l + 1) * count), lmax, nu)
+    theirs = folded.reshape(-1, 2 * l + 1, count)
     basis = symmetric_basis(lmax, nu, l)
     ours = np.zeros((len(theirs), 2 * l + 1, basis.coefficients.shape[1]))
     ours[basis.rows] = basis.coefficients.transpose(0, 2, 1)
@@ -242,8 +242,7 @@ def change_of_basis(u: NDArray[np.floating], lmax: int, nu: int, l: int) -> NDAr
         raise UnsupportedModelError(f"mace: the coupling tensor U of {nu} factors to degree {l} is not the "
                                     f"expected one (residual {residual:.1e}); the model was made with other "
                                     "Clebsch-Gordan conventions")
-    out: NDArray[np.float64] = change
-    return out
+    return np.asarray(change, dtype=np.float64)
 
 
 def _readouts(read: _Reader, c: MACEConfig) -> Iterator[tuple[str, Tensor]]:
