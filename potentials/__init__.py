@@ -10,6 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mlip._installation import check_single_distribution
+
+check_single_distribution()  # here too: the other package may own mlip/__init__.py
+
 if TYPE_CHECKING:
     from mlip.potentials.computation import Computation
     from mlip.potentials.force import create_force

@@ -28,6 +28,10 @@ def add_commands(commands: Commands) -> None:
     fuzz.add_argument("--cases", type=int, default=10_000, help="default: %(default)s")
     fuzz.add_argument("--seed", type=int, default=0)
     fuzz.set_defaults(run=_verify_neighbors)
+    model = checks.add_parser("model", help="derivatives, symmetries and smoothness of a model on a structure")
+    model.add_argument("model", help="name or path")
+    model.add_argument("file", type=Path, help="structure of elements the model knows")
+    model.set_defaults(run=_verify_model)
 
 
 def _add_train(commands: Commands) -> None:
@@ -78,3 +82,13 @@ def _verify_neighbors(options: argparse.Namespace) -> int:
     report = fuzz(options.cases, options.seed, progress=show_progress())
     print(report)
     return 1 if report.mismatches else 0
+
+
+def _verify_model(options: argparse.Namespace) -> int:
+    from mlip.checkpoints import load
+    from mlip.io.files import read_structure
+    from mlip.verify.model import table, verify_model
+
+    found = verify_model(load(options.model), read_structure(options.file))
+    print(table(found))
+    return 0 if all(check.passed for check in found) else 1

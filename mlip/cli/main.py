@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mlip._installation import check_single_distribution
 from mlip.cli import develop, inspect, simulate
 from mlip.errors import MLIPError
 
@@ -30,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, 1 (a check failed) or 2 (bad input)."""
     options = parser().parse_args(arguments)
     try:
+        check_single_distribution()
         return int(options.run(options) or 0)
-    except MLIPError as error:
+    except (MLIPError, OSError) as error:
         if options.debug:
             raise
         print(f"mlip {options.command}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -64,7 +64,7 @@ def _add_md(commands: Commands) -> None:
 def _quickstart(options: argparse.Namespace) -> None:
     from mlip.simulation.quickstart import quickstart
 
-    report = quickstart(options.output, options.steps)
+    report = quickstart(options.output, options.steps, show_progress())
     r = report.relaxation
     print(f"\nmodel     {report.potential.info.name}: {report.potential.info.training_data}")
     print(f"relaxed   acetylacetone in {r.steps} steps to {r.energy:.6f} eV, largest force {r.max_force:.4f} eV/A\n")
@@ -75,8 +75,10 @@ def _quickstart(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from mlip.io.files import read_structures, with_results, write_structures
+    from mlip.io.files import check_target, read_structures, with_results, write_structures
 
+    if options.output is not None:
+        check_target(options.output)
     potential = model_of(options)
     done = []
     print(f"{'structure':36}{'atoms':>7}{'energy (eV)':>18}{'max force (eV/A)':>18}{'pressure (GPa)':>16}")
@@ -99,9 +101,10 @@ def _pressure(stress: object) -> str:
 
 
 def _relax(options: argparse.Namespace) -> int:
-    from mlip.io.files import read_structure, write_structures
+    from mlip.io.files import check_target, read_structure, write_structures
     from mlip.simulation import relax
 
+    check_target(options.output)
     result = relax(read_structure(options.file), model_of(options), fmax=options.fmax, steps=options.steps,
                    cell=options.cell, optimizer=options.optimizer)
     write_structures(options.output, [result.atoms])
@@ -112,9 +115,11 @@ def _relax(options: argparse.Namespace) -> int:
 
 
 def _md(options: argparse.Namespace) -> None:
-    from mlip.io.files import read_structure
+    from mlip.io.files import check_target, read_structure
     from mlip.simulation import Plan, run_ase, run_openmm
+    from mlip.simulation.record import ENDINGS
 
+    check_target(options.output, ENDINGS)
     plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
                 ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
     atoms, potential = read_structure(options.file), model_of(options)

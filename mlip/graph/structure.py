@@ -12,6 +12,8 @@ from mlip.errors import StructureError
 
 MIN_DISTANCE = 1e-3  # Angstrom; closer pairs are taken for a mistake in the input
 MAX_LENGTH = 1e7  # Angstrom; beyond it, positions have no digits left for distances
+MIN_SPACING = 0.5  # Angstrom; its cube is less than any atom has for itself, even in a star
+MAX_WHOLE = 10**6  # of charge and multiplicity
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Structure:
         _finite(r, "positions of atoms")
         _bounded(r, "atoms")
         h, periodic = _cell(cell, pbc)
+        _roomy(h[periodic], len(z))
         return cls(z, r, h, periodic, _whole(charge, "charge", None), _whole(spin, "spin (2S+1)", 1),
                    None if head is None else str(head))
 
@@ -132,12 +135,25 @@ def _cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray[np.flo
     return h, periodic
 
 
+def _roomy(rows: NDArray[np.float64], num_atoms: int) -> None:
+    """Raise for a lattice so dense that its neighbour list would not fit any memory."""
+    if not len(rows):
+        return
+    shortest = float(np.linalg.norm(rows, axis=1).min())
+    room = float(np.prod(np.linalg.svd(rows, compute_uv=False)))
+    share = max(num_atoms, 1) if len(rows) == 3 else 1
+    if shortest < MIN_SPACING or room < share * MIN_SPACING ** len(rows):
+        raise StructureError(f"the periodic cell has only {room:.1e} A^{len(rows)} for {num_atoms} atom(s) and a "
+                             f"shortest vector of {shortest:.1e} A; cell and positions must be in Angstrom: "
+                             f"{rows.tolist()} was given")
+
+
 def _whole(value: float, name: str, smallest: int | None) -> int:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise StructureError(f"{name} must be a whole number; {value!r} was given") from None
-    if not np.isfinite(number) or number != round(number) or (smallest is not None and number < smallest):
-        least = "" if smallest is None else f" from {smallest}"
-        raise StructureError(f"{name} must be a whole number{least}; {value!r} was given")
+    least = -MAX_WHOLE if smallest is None else smallest
+    if not least <= number <= MAX_WHOLE or number != round(number):
+        raise StructureError(f"{name} must be a whole number from {least} to {MAX_WHOLE}; {value!r} was given")
     return round(number)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-from mlip.errors import StructureError
+from mlip.errors import OptionError, StructureError
 from mlip.units import to_voigt
 
 if TYPE_CHECKING:
@@ -38,6 +39,32 @@ def read_structures(path: str | Path) -> list[Atoms]:
 def read_structure(path: str | Path) -> Atoms:
     """Read the last structure of a file; errors as in `read_structures`."""
     return read_structures(path)[-1]
+
+
+def check_target(path: str | Path, endings: Sequence[str] = ()) -> Path:
+    """Return the path of a file to write; called before the work whose result goes there.
+
+    Args:
+        path: the file.
+        endings: allowed ends of the name, e.g. `(".xyz",)`; by default those of all formats ASE can write.
+
+    Raises:
+        OptionError: its folder does not exist, it is a folder, or the ending is not allowed.
+    """
+    target = Path(path).expanduser()
+    if not target.parent.is_dir():
+        raise OptionError(f"cannot write {target}: there is no folder {target.parent}")
+    if target.is_dir():
+        raise OptionError(f"cannot write {target}: it is a folder; give the name of a file")
+    if endings and target.suffix not in endings:
+        raise OptionError(f"cannot write {target}: the name must end in {' or '.join(endings)}")
+    try:
+        known = bool(endings) or ioformats[filetype(str(target), read=False)].can_write
+    except UnknownFileTypeError:
+        known = False
+    if not known:
+        raise OptionError(f"cannot write {target}: ASE writes no format with this ending; use .xyz, .cif or .traj")
+    return target
 
 
 def write_structures(path: str | Path, structures: Sequence[Atoms]) -> Path:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlip.neighbors.bins import Grid
-from mlip.neighbors.jit import compiled, kernel
+from mlip.neighbors.jit import compiled, inner
 from mlip.neighbors.lattice import F8, I8, Lattice
 from mlip.neighbors.ordering import I4, U4, Ordered
 
@@ -58,7 +58,7 @@ def make_room(lattice: Lattice, grid: Grid, atoms: Ordered) -> Near:
                 np.empty((runs, 3), dtype=np.int64))
 
 
-@kernel
+@inner
 def start_of(atoms: Ordered, key: int) -> int:
     """Return the place of the first atom whose bin has the number `key` or a higher one."""
     if len(atoms.bin) == 0:
@@ -66,7 +66,7 @@ def start_of(atoms: Ordered, key: int) -> int:
     return atoms.start[np.searchsorted(atoms.bin, key)]  # type: ignore[no-any-return]
 
 
-@kernel
+@inner
 def list_runs(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int,
               near: Near) -> tuple[int, int, int, bool]:
     """List the runs of atoms within reach of the bin number `key`, whose first atom is at place `first`.
@@ -106,7 +106,7 @@ def list_runs(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int
     return number, total, own, moved
 
 
-@kernel
+@inner
 def collect(atoms: Ordered, basis: F8, near: Near, runs: int) -> None:
     """Write the moved positions and the places of all atoms of the runs."""
     n = 0
@@ -125,7 +125,7 @@ def collect(atoms: Ordered, basis: F8, near: Near, runs: int) -> None:
         n = m
 
 
-@kernel
+@inner
 def collect_shifts(atoms: Ordered, whole: I8, near: Near, runs: int) -> bool:
     """Write the shifts of all atoms of the runs; return whether any is not zero."""
     n, found = 0, 0
@@ -150,7 +150,7 @@ def collect_shifts(atoms: Ordered, whole: I8, near: Near, runs: int) -> bool:
     return found != 0
 
 
-@kernel
+@inner
 def closest(square: F8, limit: float, pick: U4) -> int:
     """Write the indices of the values below `limit` to `pick`; return how many they are."""
     m = np.uint64(0)
@@ -160,7 +160,7 @@ def closest(square: F8, limit: float, pick: U4) -> int:
     return np.int64(m)  # type: ignore[return-value]
 
 
-@kernel
+@inner
 def keep_near(atoms: Ordered, first: int, last: int, near: Near, n: int, limit: float, shifted: bool) -> int:
     """Keep those of n that are nearer than sqrt(limit) A to the box around the atoms first..last-1."""
     ax = bx = atoms.x[first]
@@ -187,7 +187,7 @@ def keep_near(atoms: Ordered, first: int, last: int, near: Near, n: int, limit: 
     return m
 
 
-@kernel
+@inner
 def gather(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int, last: int,
            near: Near) -> tuple[int, int, bool]:
     """Collect everything near a bin.

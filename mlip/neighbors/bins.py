@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlip.neighbors.jit import compiled, kernel
+from mlip.neighbors.jit import compiled, inner
 from mlip.neighbors.lattice import F8, I8, Lattice
 
 EPS = 2.3e-16  # a little more than one rounding of float64
 ATOMS_PER_BIN = 10.0  # about the quickest
-MOST_BINS = 1 << 20  # along one direction, so that a bin has a number of 60 bits
+MOST_BINS = 1 << 20  # along one direction, so that the number of a bin has 60 bits
 MOST_SHIFT = 1e9  # int32 holds the difference of two of these
 MOST_IMAGES = 1e8
 
@@ -38,13 +38,13 @@ class Grid(NamedTuple):
     limits: F8
 
 
-@kernel
+@inner
 def coordinate(positions: F8, i: int, dual: F8, k: int) -> float:
     """Return the coordinate of an atom along lattice vector k, in units of that vector."""
     return positions[i, 0] * dual[0, k] + positions[i, 1] * dual[1, k] + positions[i, 2] * dual[2, k]
 
 
-@kernel
+@inner
 def measure(positions: F8, dual: F8, span: F8) -> None:
     """Write [7]: least and largest coordinates of all atoms, and the largest |component| in A.
 
@@ -62,14 +62,14 @@ def measure(positions: F8, dual: F8, span: F8) -> None:
     span[6] = size + wrong
 
 
-@kernel
+@inner
 def height(lattice: Lattice, k: int) -> float:
     """Return the distance in A of the lattice planes that vector k joins."""
     dual = lattice.dual
     return 1.0 / math.sqrt(dual[0, k] ** 2 + dual[1, k] ** 2 + dual[2, k] ** 2)
 
 
-@kernel
+@inner
 def wraps(lattice: Lattice, span: F8, cutoff: float, k: int) -> float:
     """Return a bound on the multiples of the reduced vector k between two neighbours."""
     if not lattice.periodic[k]:
@@ -77,7 +77,7 @@ def wraps(lattice: Lattice, span: F8, cutoff: float, k: int) -> float:
     return 2.0 * max(abs(span[k]), abs(span[k + 3])) + cutoff / height(lattice, k) + 4.0
 
 
-@kernel
+@inner
 def largest_shift(lattice: Lattice, span: F8, cutoff: float) -> float:
     """Return a bound on the components of the shifts."""
     largest = 0.0
@@ -89,7 +89,7 @@ def largest_shift(lattice: Lattice, span: F8, cutoff: float) -> float:
     return largest
 
 
-@kernel
+@inner
 def rounding(lattice: Lattice, span: F8, cutoff: float) -> float:
     """Return a bound in A on the errors by rounding in the distance of two wrapped atoms."""
     scale = span[6] + cutoff
@@ -102,7 +102,7 @@ def rounding(lattice: Lattice, span: F8, cutoff: float) -> float:
     return 16.0 * EPS * scale
 
 
-@kernel
+@inner
 def bin_width(lattice: Lattice, span: F8, number: int, cutoff: float, outer: float) -> float:
     """Return the width of the bins in A: `outer`, or a half or third of it where atoms are dense."""
     volume = 1.0
@@ -131,18 +131,19 @@ def make_grid(lattice: Lattice, span: F8, number: int, cutoff: float) -> tuple[G
     outer = cutoff * (1 + 1e-9) + error
     width = bin_width(lattice, span, number, cutoff, outer)
     images = 1.0
+    most = min(4.0 * number + 64.0, MOST_BINS)
     for k in range(3):
         if lattice.periodic[k]:
             h = height(lattice, k)
-            grid.bins[k] = max(1, math.floor(min(h / width, MOST_BINS)))
+            grid.bins[k] = max(1, math.floor(min(h / width, most)))
             grid.density[k] = grid.bins[k]
             grid.reach[k] = math.ceil(min(outer * grid.bins[k] / h, MOST_SHIFT) * (1 - 1e-10))
             images *= 2.0 * outer / h + 1.0
         else:
             length = span[k + 3] - span[k]
-            grid.bins[k] = math.floor(min(length / width, MOST_BINS)) + 1
+            grid.bins[k] = math.floor(min(length / width, most)) + 1
             grid.origin[k] = span[k]
-            grid.density[k] = 1.0 / max(width, length / MOST_BINS)
+            grid.density[k] = 1.0 / max(width, length / most)
             grid.reach[k] = min(math.ceil(outer * grid.density[k] * (1 - 1e-10)), grid.bins[k])
     tolerance = 8.0 * (cutoff + error) * error + 8.0 * EPS * cutoff * cutoff
     grid.limits[0] = cutoff * cutoff - tolerance

@@ -47,21 +47,36 @@ def prepare(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> t
 
 
 @compiled
+def words(edges: int) -> int:
+    """Return how many 8-byte words the arrays of some edges fill."""
+    return 2 * edges + (3 * edges + 1) // 2
+
+
+@compiled
+def cut(block: I8, edges: int) -> tuple[I8, I8, I4]:
+    """Cut one block of memory into senders [E], receivers [E] and shifts [E, 3].
+
+    One large block is much cheaper to get from the system than three of a few MB: it comes in large
+    pages, or as the block that was given back last.
+    """
+    shifts = block[2 * edges:].view(np.int32)[:3 * edges].reshape(edges, 3)
+    return block[:edges], block[edges:2 * edges], shifts
+
+
+@compiled
 def search(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> tuple[int, I8, I8, I4, I8]:
     """Find the edges of a small structure: what came of it, senders, receivers, shifts, offsets."""
     outcome, lattice, grid, atoms = prepare(positions, cell, pbc, cutoff)
     offsets = np.zeros(len(positions) + 1, dtype=np.int64)
     if outcome == GOOD:
         near = make_room(lattice, grid, atoms)
-        bins = len(atoms.start) - 1
-        count(positions, lattice, grid, atoms, 0, bins, near, offsets[1:])
+        first, last = offsets[0], len(atoms.start) - 1
+        count(positions, lattice, grid, atoms, first, last, near, offsets[1:])
         for i in range(len(positions)):
             offsets[i + 1] += offsets[i]
-    edges = offsets[-1]
-    senders, receivers = np.empty(edges, dtype=np.int64), np.empty(edges, dtype=np.int64)
-    shifts = np.zeros((edges, 3), dtype=np.int32)
+    senders, receivers, shifts = cut(np.zeros(words(offsets[-1]), dtype=np.int64), offsets[-1])
     if outcome == GOOD:
-        fill(positions, lattice, grid, atoms, 0, bins, near, offsets, senders, receivers, shifts)
+        fill(positions, lattice, grid, atoms, first, last, near, offsets, senders, receivers, shifts)
     return outcome, senders, receivers, shifts, offsets
 
 
@@ -80,9 +95,7 @@ def search_in_threads(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: f
 
         work_through(counting, bounds.tolist(), threads)
         np.cumsum(offsets, out=offsets)
-    edges = int(offsets[-1])
-    senders, receivers = np.empty(edges, dtype=np.int64), np.empty(edges, dtype=np.int64)
-    shifts = np.zeros((edges, 3), dtype=np.int32)
+    senders, receivers, shifts = cut(np.zeros(words(offsets[-1]), dtype=np.int64), offsets[-1])
     if outcome == GOOD:
         def filling(first: int, last: int) -> None:
             fill(positions, lattice, grid, atoms, first, last, make_room(lattice, grid, atoms), offsets,

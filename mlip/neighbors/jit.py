@@ -44,10 +44,12 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     It must not make arrays: it keeps no count of references to them, which else costs half the time
     of a search (an atomic increment whenever an array is touched).
     """
-    try:
-        return _compiled(function, {"_nrt": False})
-    except (KeyError, TypeError):  # a numba without this option of its own library
-        return _compiled(function, {})
+    return _compiled(function, {"_nrt": False})
+
+
+def inner(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` compiled as `kernel` does, to be called from compiled functions only."""
+    return _compiled(function, {"_nrt": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
 def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
@@ -57,8 +59,13 @@ def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, 
     beside the source, or where that cannot be written in the user's cache folder. Without any such
     place functions are compiled anew in every process.
     """
-    make = numba.njit(nogil=True, error_model="numpy", **options)
-    dispatcher: Any = make(function)
+    common = {"nogil": True, "error_model": "numpy"}
+    try:
+        make = numba.njit(**common, **options)
+        dispatcher: Any = make(function)
+    except (KeyError, TypeError):  # a numba without these options of its own library
+        make = numba.njit(**common)
+        dispatcher = make(function)
     if FINGERPRINT is None:
         return dispatcher  # type: ignore[no-any-return]
     try:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip.neighbors.jit import compiled, kernel
+from mlip.neighbors.jit import compiled, inner
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -35,21 +35,29 @@ class Lattice(NamedTuple):
     user: F8
 
 
-@kernel
-def dot(a: F8, b: F8) -> float:
-    """Return the scalar product of two 3-vectors."""
-    return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+@inner
+def dot(basis: F8, k: int, l: int) -> float:
+    """Return the scalar product of two vectors."""
+    return basis[k, 0] * basis[l, 0] + basis[k, 1] * basis[l, 1] + basis[k, 2] * basis[l, 2]  # type: ignore[no-any-return]
 
 
-@kernel
-def cross(a: F8, b: F8, out: F8) -> None:
-    """Write the vector product of two 3-vectors to `out`."""
-    out[0] = a[1] * b[2] - a[2] * b[1]
-    out[1] = a[2] * b[0] - a[0] * b[2]
-    out[2] = a[0] * b[1] - a[1] * b[0]
+@inner
+def cross(basis: F8, k: int, c: int) -> float:
+    """Return component c of the vector product of the two vectors after vector k."""
+    a, b = (k + 1) % 3, (k + 2) % 3
+    d, e = (c + 1) % 3, (c + 2) % 3
+    return basis[a, d] * basis[b, e] - basis[a, e] * basis[b, d]  # type: ignore[no-any-return]
 
 
-@kernel
+@inner
+def set_normal(basis: F8, k: int) -> None:
+    """Make vector k the unit vector orthogonal to the two others."""
+    length = math.sqrt(cross(basis, k, 0) ** 2 + cross(basis, k, 1) ** 2 + cross(basis, k, 2) ** 2)
+    for c in range(3):
+        basis[k, c] = cross(basis, k, c) / length
+
+
+@inner
 def subtract(basis: F8, whole: I8, k: int, l: int, times: float) -> None:
     """Subtract `times` times the vector l from the vector k."""
     for c in range(3):
@@ -57,29 +65,29 @@ def subtract(basis: F8, whole: I8, k: int, l: int, times: float) -> None:
         whole[k, c] -= np.int64(times) * whole[l, c]
 
 
-@kernel
+@inner
 def shorten_pairs(basis: F8, whole: I8, periodic: NDArray[np.bool_]) -> bool:
     """Make each vector as short as another one can make it (Gauss); return whether any changed."""
     changed = False
     for k in range(3):
         for l in range(3):
             if k != l and periodic[k] and periodic[l]:
-                overlap, length = dot(basis[k], basis[l]), dot(basis[l], basis[l])
+                overlap, length = dot(basis, k, l), dot(basis, l, l)
                 if abs(overlap) > 0.5000001 * length and abs(overlap) < LARGEST * length:
                     subtract(basis, whole, k, l, np.rint(overlap / length))
                     changed = True
     return changed
 
 
-@kernel
+@inner
 def shorten_longest(basis: F8, whole: I8) -> bool:
     """Replace the longest of three vectors by its sum with +-both others, if that is shorter."""
     k = 0
     for l in range(1, 3):
-        if dot(basis[l], basis[l]) > dot(basis[k], basis[k]):
+        if dot(basis, l, l) > dot(basis, k, k):
             k = l
     a, b = (k + 1) % 3, (k + 2) % 3
-    length = dot(basis[k], basis[k])
+    length = dot(basis, k, k)
     for first in (-1.0, 1.0):
         for second in (-1.0, 1.0):
             total = 0.0
@@ -92,7 +100,7 @@ def shorten_longest(basis: F8, whole: I8) -> bool:
     return False
 
 
-@compiled
+@inner
 def complete(basis: F8, periodic: NDArray[np.bool_]) -> None:
     """Fill the rows without periodicity by unit vectors orthogonal to all others."""
     number = 0
@@ -102,38 +110,32 @@ def complete(basis: F8, periodic: NDArray[np.bool_]) -> None:
             number += 1
             last = k
     if number == 0:
-        basis[:] = np.eye(3)
+        for c in range(3):
+            basis[c, c] = 1.0
     if number == 1:  # a first orthogonal vector, from the axis the lattice vector is least along
         least = 0
         for c in range(1, 3):
             if abs(basis[last, c]) < abs(basis[last, least]):
                 least = c
-        axis = np.zeros(3)
-        axis[least] = 1.0
-        cross(basis[last], axis, basis[(last + 1) % 3])
-        basis[(last + 1) % 3] /= math.sqrt(dot(basis[(last + 1) % 3], basis[(last + 1) % 3]))
+        basis[(last + 2) % 3, least] = 1.0
+        set_normal(basis, (last + 1) % 3)
     if number == 1 or number == 2:
         k = (last + 2) % 3
         if number == 2:
             for c in range(3):
                 if not periodic[c]:
                     k = c
-        cross(basis[(k + 1) % 3], basis[(k + 2) % 3], basis[k])
-        basis[k] /= math.sqrt(dot(basis[k], basis[k]))
+        set_normal(basis, k)
 
 
-@kernel
+@inner
 def invert(basis: F8, dual: F8) -> float:
     """Write the inverse of [3, 3]; return the volume over the product of the lengths of its rows."""
-    volume = (basis[0, 0] * (basis[1, 1] * basis[2, 2] - basis[1, 2] * basis[2, 1])
-              + basis[0, 1] * (basis[1, 2] * basis[2, 0] - basis[1, 0] * basis[2, 2])
-              + basis[0, 2] * (basis[1, 0] * basis[2, 1] - basis[1, 1] * basis[2, 0]))
+    volume = basis[0, 0] * cross(basis, 0, 0) + basis[0, 1] * cross(basis, 0, 1) + basis[0, 2] * cross(basis, 0, 2)
     for k in range(3):
-        a, b = basis[(k + 1) % 3], basis[(k + 2) % 3]
-        dual[0, k] = (a[1] * b[2] - a[2] * b[1]) / volume
-        dual[1, k] = (a[2] * b[0] - a[0] * b[2]) / volume
-        dual[2, k] = (a[0] * b[1] - a[1] * b[0]) / volume
-    lengths = math.sqrt(dot(basis[0], basis[0]) * dot(basis[1], basis[1]) * dot(basis[2], basis[2]))
+        for c in range(3):
+            dual[c, k] = cross(basis, k, c) / volume
+    lengths = math.sqrt(dot(basis, 0, 0) * dot(basis, 1, 1) * dot(basis, 2, 2))
     return abs(volume) / lengths
 
 
@@ -149,18 +151,20 @@ def make_lattice(cell: F8, periodic: NDArray[np.bool_]) -> tuple[Lattice, bool]:
     whole = np.zeros((3, 3), dtype=np.int64)
     for k in range(3):
         if periodic[k]:
-            user[k] = cell[k]
-            basis[k] = cell[k]
             whole[k, k] = 1
+            for c in range(3):
+                user[k, c] = cell[k, c]
+                basis[k, c] = cell[k, c]
+    full = periodic[0] and periodic[1] and periodic[2]
     for _ in range(1000):
-        if not shorten_pairs(basis, whole, periodic) and not (periodic.all() and shorten_longest(basis, whole)):
+        if not shorten_pairs(basis, whole, periodic) and not (full and shorten_longest(basis, whole)):
             break
     sound = True
     for k in range(3):
         if periodic[k]:
             for c in range(3):
                 basis[k, c] = whole[k, 0] * user[0, c] + whole[k, 1] * user[1, c] + whole[k, 2] * user[2, c]
-            length = dot(basis[k], basis[k])
+            length = dot(basis, k, k)
             sound &= SMALLEST_VECTOR ** 2 <= length < math.inf
     complete(basis, periodic)
     flat = invert(basis, dual)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip.neighbors.bins import Grid, coordinate
-from mlip.neighbors.jit import compiled, kernel
+from mlip.neighbors.jit import compiled, inner
 from mlip.neighbors.lattice import F8, I8, Lattice
 
 I4 = NDArray[np.int32]
@@ -36,23 +36,19 @@ class Ordered(NamedTuple):
     start: I8
 
 
-@kernel
+@inner
 def assign(positions: F8, lattice: Lattice, grid: Grid, key: I8, wrap: I4) -> bool:
     """Write the bin number [N] and the wrapping [N, 3] of all atoms; return whether any was wrapped."""
-    key[:] = 0
-    wrap[:] = 0
     wrapped = False
     for k in range(2, -1, -1):
         most = grid.bins[k] - 1
         for i in range(len(positions)):
             f = coordinate(positions, i, lattice.dual, k)
-            if lattice.periodic[k]:
-                turns = math.floor(f)
-                f -= turns
-                wrap[i, k] = turns
-                wrapped |= turns != 0
-            b = np.int64((f - grid.origin[k]) * grid.density[k])
-            key[i] = key[i] * grid.bins[k] + min(max(b, 0), most)
+            turns = math.floor(f) if lattice.periodic[k] else 0
+            wrap[i, k] = turns
+            wrapped |= turns != 0
+            b = min(max(np.int64((f - turns - grid.origin[k]) * grid.density[k]), 0), most)
+            key[i] = b if k == 2 else key[i] * grid.bins[k] + b
     return wrapped
 
 
@@ -73,21 +69,35 @@ def sort_all(key: I8, bins: int) -> tuple[U4, I8]:
 
 
 @compiled
-def sort_occupied(key: I8) -> tuple[U4, I8, I8]:
-    """Return the atoms in the order of their bins, the M occupied bins, and the first atom of each."""
-    order = np.argsort(key, kind="mergesort")
-    number = 0
-    occupied, start = np.empty(len(key), dtype=np.int64), np.empty(len(key) + 1, dtype=np.int64)
-    for q in range(len(key)):
+def sort_occupied(key: I8, grid: Grid) -> tuple[U4, I8, I8]:
+    """Return the atoms in the order of their bins, the M occupied bins, and the first atom of each.
+
+    They are sorted along one direction after the other, each time keeping the order found so far.
+    """
+    number = len(key)
+    along = np.empty(number, dtype=np.int64)
+    order = np.arange(number).astype(np.uint32)
+    below = 1
+    for k in range(3):
+        for q in range(number):
+            along[q] = key[order[q]] // below % grid.bins[k]
+        again, _ = sort_all(along, grid.bins[k])
+        for q in range(number):
+            again[q] = order[again[q]]
+        order = again
+        below *= grid.bins[k]
+    occupied, start = np.empty(number, dtype=np.int64), np.empty(number + 1, dtype=np.int64)
+    m = 0
+    for q in range(number):
         if q == 0 or key[order[q]] != key[order[q - 1]]:
-            occupied[number] = key[order[q]]
-            start[number] = q
-            number += 1
-    start[number] = len(key)
-    return order.astype(np.uint32), occupied[:number].copy(), start[:number + 1].copy()
+            occupied[m] = key[order[q]]
+            start[m] = q
+            m += 1
+    start[m] = number
+    return order, occupied[:m], start[:m + 1]
 
 
-@kernel
+@inner
 def arrange(positions: F8, lattice: Lattice, wrap: I4, into: Ordered) -> None:
     """Write wrapped positions and wrapping of all atoms in the order of their bins."""
     basis, whole = lattice.basis, lattice.whole
@@ -114,7 +124,7 @@ def order_atoms(positions: F8, lattice: Lattice, grid: Grid) -> Ordered:
         occupied = np.empty(0, dtype=np.int64)
         order, start = sort_all(key, np.int64(bins))
     else:
-        order, occupied, start = sort_occupied(key)
+        order, occupied, start = sort_occupied(key, grid)
     ordered = Ordered(np.empty(number), np.empty(number), np.empty(number), order,
                       np.empty((number if wrapped else 0, 3), dtype=np.int32), occupied, start)
     arrange(positions, lattice, wrap, ordered)

@@ -8,12 +8,12 @@ import numpy as np
 
 from mlip.neighbors.around import Near, closest, gather
 from mlip.neighbors.bins import Grid
-from mlip.neighbors.jit import kernel
+from mlip.neighbors.jit import inner, kernel
 from mlip.neighbors.lattice import F8, I8, Lattice
 from mlip.neighbors.ordering import I4, Ordered
 
 
-@kernel
+@inner
 def is_pair(positions: F8, cell: F8, limit: float, i: int, j: int, a: int, b: int, c: int) -> bool:
     """Decide by the definition: |(r_j - r_i) + S.cell|^2 < limit with the positions as given."""
     x = positions[j, 0] - positions[i, 0] + (a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0])
@@ -22,7 +22,7 @@ def is_pair(positions: F8, cell: F8, limit: float, i: int, j: int, a: int, b: in
     return x * x + y * y + z * z < limit  # type: ignore[no-any-return]
 
 
-@kernel
+@inner
 def sift(positions: F8, cell: F8, limits: F8, atoms: Ordered, q: int, near: Near, m: int, shifted: bool) -> int:
     """Keep those of the m picked that are neighbours of the atom at place q, by the definition if in doubt."""
     i = atoms.atom[q]
@@ -42,7 +42,7 @@ def sift(positions: F8, cell: F8, limits: F8, atoms: Ordered, q: int, near: Near
     return kept
 
 
-@kernel
+@inner
 def pick_pairs(atoms: Ordered, q: int, near: Near, n: int, own: int, limit: float) -> int:
     """Pick the atoms and images nearer than sqrt(limit) A to the atom at place q, but not itself."""
     px, py, pz = atoms.x[q], atoms.y[q], atoms.z[q]
@@ -54,7 +54,7 @@ def pick_pairs(atoms: Ordered, q: int, near: Near, n: int, own: int, limit: floa
     return closest(square, limit, near.pick)
 
 
-@kernel
+@inner
 def count_pairs(atoms: Ordered, q: int, near: Near, n: int, limits: F8) -> int:
     """Return the number of neighbours of the atom at place q plus itself, or -1 where some are in doubt."""
     px, py, pz = atoms.x[q], atoms.y[q], atoms.z[q]
@@ -87,7 +87,7 @@ def count(positions: F8, lattice: Lattice, grid: Grid, atoms: Ordered, first: in
             degree[atoms.atom[q]] = m
 
 
-@kernel
+@inner
 def write_atoms(near: Near, i: int, senders: I8, receivers: I8) -> None:
     """Write the picked atoms as senders to the receiver i."""
     pick, atom = near.pick[:len(senders)], near.atom
@@ -97,7 +97,7 @@ def write_atoms(near: Near, i: int, senders: I8, receivers: I8) -> None:
         receivers[p] = i
 
 
-@kernel
+@inner
 def write_shifts(near: Near, a: int, b: int, c: int, shifts: I4) -> None:
     """Write the shifts of the picked atoms, to each of which (a, b, c) is added."""
     pick, na, nb, nc = near.pick[:len(shifts)], near.a, near.b, near.c

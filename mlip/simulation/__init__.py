@@ -1,8 +1,8 @@
 """The main jobs on one structure: relax it, and move it in ASE or OpenMM."""
 
-from mlip.simulation.ase_engine import run_ase
+from mlip.simulation.ase_engine import run_ase, with_velocities
 from mlip.simulation.openmm_engine import run_openmm
 from mlip.simulation.record import Plan, Record
 from mlip.simulation.relax import Relaxation, relax
 
-__all__ = ["Plan", "Record", "Relaxation", "relax", "run_ase", "run_openmm"]
+__all__ = ["Plan", "Record", "Relaxation", "relax", "run_ase", "run_openmm", "with_velocities"]

@@ -11,8 +11,10 @@ from ase.io import write
 from numpy.typing import NDArray
 
 from mlip.errors import OptionError
+from mlip.io.files import check_target
 
 ENSEMBLES = ("nve", "nvt")
+ENDINGS = (".xyz", ".extxyz")  # of trajectories
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ class Record:
 
         Returns:
             The path of the trajectory; the topology has the same name with `.pdb`.
+
+        Raises:
+            OptionError: the name does not end in `.xyz` or `.extxyz`, or its folder does not exist.
         """
-        target = Path(path)
-        if target.suffix not in (".xyz", ".extxyz"):
-            raise OptionError(f"the trajectory is written as extended XYZ; {target.name!r} must end in .xyz")
+        target = check_target(path, ENDINGS)
         write(target, self.frames, format="extxyz", columns=["symbols", "positions"])
         write(target.with_suffix(".pdb"), self.frames[0], format="proteindatabank")
         return target

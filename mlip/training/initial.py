@@ -42,7 +42,7 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
     interaction = [(e.energy - sum(reference[int(z)] for z in e.structure.numbers)) / max(len(e.structure), 1)
                    for e in examples]
     forces = np.concatenate([e.forces for e in examples])
-    model.atomic_energies.copy_(torch.tensor([energies] * len(potential.heads)))
+    model.atomic_energies.copy_(torch.tensor([energies] * len(potential.heads), dtype=torch.float64))
     model.scale.fill_(max(float(np.sqrt(np.mean(forces**2))), 1e-3))
     model.shift.fill_(float(np.mean(interaction)))
     return potential

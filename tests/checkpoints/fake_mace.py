@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,7 +44,7 @@ def kind(module: str, name: str, base: type = nn.Module) -> type:
 
 def part(module: str, name: str, tensors: dict[str, Any] | None = None, children: dict[str, nn.Module] | None = None,
          **attributes: Any) -> nn.Module:
-    """Return a stand-in module; integers and tuples among the tensors are shapes of random parameters."""
+    """Return a stand-in module; tuples among the tensors are shapes of random parameters."""
     out = kind(module, name)()
     for key, value in (tensors or {}).items():
         if isinstance(value, tuple):
@@ -100,7 +101,7 @@ def silu() -> nn.Module:
 
 def network(widths: list[int]) -> nn.Module:
     layers = {}
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         layers[f"layer{i}"] = part("e3nn.nn._fc", "_Layer", {"weight": (a, b)}, {} if last else {"act": silu()},
                                    var_in=1, var_out=1, h_in=a, h_out=b, **({"act": None} if last else {}))
@@ -130,7 +131,7 @@ def interaction(c: dict[str, Any], t: int, channels: int, lmax_hidden: int) -> n
     }
     return part(BLOCKS, name, None, children, node_attrs_irreps=irreps(elements), node_feats_irreps=irreps(features),
                 edge_attrs_irreps=irreps(harmonics), edge_feats_irreps=irreps(natural(c["num_bessel"], 0)),
-                target_irreps=irreps(target), hidden_irreps="2x0e" if last else irreps(hidden),
+                target_irreps=irreps(target), hidden_irreps=f"{channels}x0e" if last else irreps(hidden),
                 avg_num_neighbors=c["avg_num_neighbors"], cueq_config=None)
 
 
@@ -235,5 +236,6 @@ def save(path: Path, change: Callable[[nn.Module], Any] | None = None, *, double
     made = model(**options)
     made = made.double() if double else made
     if change is not None:
-        made = change(made) or made
+        changed = change(made)
+        made = changed if isinstance(changed, nn.Module) else made
     return write(made, path)

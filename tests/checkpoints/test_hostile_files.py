@@ -208,7 +208,8 @@ BROKEN: dict[str, bytes] = {
     "storage without data": tensor(1, (1,), (1,), location="meta"),
     "storage of another size": tensor(2, (1,), (1,)),
     "no storage": b"\x80\x02" + glob("torch._utils", "_rebuild_tensor_v2") + b"(NK\0))\x89NtR.",
-    "a tensor": tensor(1, (1,), (1,)), "None": b"\x80\x02N.", "a class": b"\x80\x02" + glob("torch.nn", "Module") + b".",
+    "a tensor": tensor(1, (1,), (1,)), "None": b"\x80\x02N.",
+    "a class": b"\x80\x02" + glob("torch.nn", "Module") + b".",
 }
 
 

@@ -28,7 +28,7 @@ ELEMENTS = [1, 6, 8, 29]
 COMMON: dict[str, Any] = {
     "model_class": "ScaleShiftMACE", "r_max": 4.0, "num_bessel": 6, "num_polynomial_cutoff": 5, "max_ell": 2,
     "interaction_cls": RESIDUAL, "interaction_cls_first": RESIDUAL, "num_interactions": 2,
-    "hidden_irreps": "4x0e+4x1o", "MLP_irreps": "6x0e", "avg_num_neighbors": 9.3, "correlation": 2,
+    "hidden_irreps": "4x0e+4x1o", "MLP_irreps": "6x0e", "avg_num_neighbors": 3.1, "correlation": 2,
     "pair_repulsion": False, "distance_transform": "None", "radial_MLP": [16, 16], "heads": None,
     "use_reduced_cg": False, "dtype": "float64",
 }
@@ -64,7 +64,7 @@ def structures() -> dict[str, Atoms]:
         "close": Atoms("COH", [[0, 0, 0], [0.6, 0, 0.1], [0.5, 0.7, 0]]),  # the ZBL repulsion acts
     }
     for atoms in out.values():
-        atoms.positions += rng.normal(0.0, 0.05, (len(atoms), 3))
+        atoms.positions += rng.normal(0.0, 0.1, (len(atoms), 3))
     return out
 
 
@@ -79,7 +79,7 @@ def build(options: dict[str, Any], rng: np.random.Generator) -> tuple[torch.nn.M
     config["atomic_numbers"] = ELEMENTS
     config["num_elements"] = len(ELEMENTS)
     if config["model_class"] == "ScaleShiftMACE":
-        for name, low, high in (("scale", 0.5, 1.5), ("shift", -0.5, 0.5)):
+        for name, low, high in (("scale", 2.0, 4.0), ("shift", -0.5, 0.5)):
             values = rng.uniform(low, high, len(heads)).tolist()
             config[f"atomic_inter_{name}"] = values if len(heads) > 1 else values[0]
     arguments = {k: v for k, v in config.items() if k not in ("model_class", "dtype")}

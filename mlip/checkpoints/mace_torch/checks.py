@@ -88,11 +88,11 @@ def check_mlp(module: Module, widths: list[int]) -> None:
     names = [f"layer{i}" for i in range(len(widths) - 1)]
     require(sorted(module.children) == sorted(names), f"{module.path}: layers", ", ".join(module.children),
             ", ".join(names))
-    for name in names:
+    for name, width in zip(names, widths, strict=False):
         layer = module[name]
-        for factor in ("var_in", "var_out"):
+        for factor, value in (("h_in", width), ("var_in", 1), ("var_out", 1)):
             found = layer.attributes.get(factor)
-            require(_same(found, 1.0), f"{layer.path}.{factor}", found, "1")
+            require(_same(found, value), f"{layer.path}.{factor}", found, str(value))
         if name == names[-1]:
             require("act" not in layer.children and layer.attributes.get("act") is None, f"{layer.path}.act",
                     "an activation after the last layer", "none")

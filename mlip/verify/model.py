@@ -1,0 +1,77 @@
+"""All checks of one model on one structure, with their limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ase import Atoms
+
+from mlip.checkpoints import Potential
+from mlip.verify import checks
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured promise.
+
+    Attributes:
+        name: what was checked.
+        error: largest deviation found, in eV, A and combinations of them.
+        limit: largest deviation allowed, in the same unit; infinite for what is a property, not a promise.
+    """
+
+    name: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit; NaN is not."""
+        return self.error <= self.limit
+
+
+def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
+    """Measure what a model promises, on a structure, in float64.
+
+    Forces are minus the gradient of the energy, the stress its strain derivative; rotated, shuffled, moved
+    and repeated structures give the same numbers; the energy is smooth at the cutoff and each structure has the same
+    energies as alone in a batch. The energy of a lone atom beside its E0 is only reported: models with a residual
+    connection or a shift, which most MACE models have, do not return E0 there.
+
+    Args:
+        potential: any model; it is converted to float64.
+        atoms: structure made of elements of the model.
+
+    Raises:
+        UnknownElementError, StructureError: atoms that the model cannot evaluate.
+    """
+    exact = potential.to(dtype="float64")
+    found = [
+        Check("forces = -dE/dr", checks.finite_difference_forces(exact, atoms), 1e-7),
+        Check("rotation", checks.rotation(exact, atoms), 1e-8),
+        Check("permutation", checks.permutation(exact, atoms), 1e-8),
+        Check("translation", checks.translation(exact, atoms), 1e-8),
+        Check("batch = single", checks.batching(exact, [atoms, atoms]), 1e-9),
+        Check("lone atom - E0", checks.isolated_energies(exact), math.inf),
+        Check("smooth at the cutoff", checks.smoothness(exact, (atoms.symbols[0], atoms.symbols[-1])), 1e-6),
+        Check("float32 = float64", checks.precision(exact, atoms), 1e-3),
+    ]
+    if atoms.pbc.any() and abs(atoms.cell.volume) > 0:
+        found.append(Check("stress = dE/dstrain/V", checks.finite_difference_stress(exact, atoms), 1e-8))
+        found.append(Check("supercell", checks.supercell(exact, atoms, _repeat(atoms)), 1e-8))
+    return found
+
+
+def table(found: list[Check]) -> str:
+    """Return the checks as text, a line each."""
+    lines = [f"{'check':26}{'error':>12}{'limit':>12}"]
+    for c in found:
+        limit, verdict = ("-", "") if c.limit == math.inf else (f"{c.limit:.0e}", "ok" if c.passed else "FAILED")
+        lines.append(f"{c.name:26}{c.error:>12.2e}{limit:>12}  {verdict}".rstrip())
+    return "\n".join(lines)
+
+
+def _repeat(atoms: Atoms) -> tuple[int, int, int]:
+    a, b, c = (2 if periodic else 1 for periodic in atoms.pbc)
+    return a, b, c

@@ -1,0 +1,254 @@
+"""The rooms of the package and who may enter them; ceilings for files and functions; a light import."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("mlip", "calculators", "potentials")
+MAX_LINES, MAX_FUNCTION = 500, 60
+
+# From the bottom up. A room may import itself, everything in its set, and what those may import.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "units": set(),
+    "_installation": {"errors"},
+    "elements": {"errors"},
+    "so3": {"units", "errors"},
+    "neighbors": {"units", "errors"},
+    "ops": {"so3"},
+    "graph": {"neighbors", "ops", "elements"},
+    "io": {"graph"},
+    "nn": {"ops", "graph"},
+    "models": {"nn"},
+    "checkpoints": {"models", "io"},
+    "training": {"checkpoints"},
+    "calculators": {"checkpoints", "_installation"},
+    "potentials": {"checkpoints"},
+    "screening": {"calculators"},
+    "simulation": {"calculators", "potentials", "screening"},
+    "verify": {"simulation", "training"},
+    "bench": {"verify"},
+    "cli": {"bench"},
+}
+OUTSIDE: dict[str, set[str]] = {  # packages that only these rooms may import
+    "ase": {"io", "calculators", "screening", "simulation", "verify", "bench", "cli"},
+    "openmm": {"potentials", "simulation", "verify", "bench", "cli"},
+    "openmmml": {"potentials", "simulation", "verify", "bench", "cli"},
+    "mdtraj": {"potentials", "simulation", "verify", "bench", "cli"},
+    "numba": {"neighbors"},
+    "safetensors": {"checkpoints"},
+    "matscipy": {"bench", "verify"},
+    "vesin": {"bench", "verify"},
+    "matplotlib": {"screening", "simulation", "bench", "verify", "cli"},
+    "tqdm": {"training", "checkpoints", "screening", "simulation", "verify", "bench", "cli"},
+    "e3nn": set(),
+    "mace": set(),
+    "scipy": {"screening", "verify", "bench"},
+}
+LIGHT = {"errors", "units", "elements", "so3", "neighbors", "_installation"}  # work without torch
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: where it stands, its room, the module it names."""
+
+    where: str
+    room: str
+    module: str
+
+
+def sources() -> list[Path]:
+    found = []
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parents = [ROOT / p for p in path.relative_to(ROOT).parents]
+            if not any(p.is_symlink() for p in parents):  # mlip/calculators and mlip/potentials are links
+                found.append(path)
+    return found
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if parts[0] != "mlip" else parts[1]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    test = getattr(node, "test", None)
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
+
+
+def statements(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield all imports, also those inside functions, but not those for type checkers alone."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            for other in child.orelse:  # type: ignore[attr-defined]
+                yield from statements(other)
+        elif isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        else:
+            yield from statements(child)
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    package = path.relative_to(ROOT).parent.parts
+    package = package if package[:1] == ("mlip",) else ("mlip", *package)
+    for node in statements(ast.parse(path.read_text(), str(path))):
+        where, room = f"{path.relative_to(ROOT)}:{node.lineno}", room_of(path)
+        if isinstance(node, ast.Import):
+            yield from (Import(where, room, alias.name) for alias in node.names)
+            continue
+        base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+        module = ".".join(filter(None, (base, node.module or "")))
+        yield from (Import(where, room, f"{module}.{alias.name}") for alias in node.names)
+
+
+def all_imports() -> list[Import]:
+    return [found for path in sources() for found in imports_of(path)]
+
+
+def reachable(room: str) -> set[str]:
+    found = {room}
+    for other in ROOMS[room]:
+        found |= reachable(other)
+    return found
+
+
+def target(module: str) -> str | None:
+    """Return the room an import of ours leads to; None for the outside world."""
+    parts = module.split(".")
+    if parts[0] != "mlip":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "mlip"
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(sources()) > 40
+    assert len(all_imports()) > 200
+    assert any("potential.py" in i.where and i.module == "mlip.io.ase.structure_of" for i in all_imports())  # lazy
+
+
+def test_every_room_is_known() -> None:
+    rooms = {room_of(path) for path in sources()} - {"__init__", "__main__"}
+    assert rooms <= set(ROOMS), f"new rooms need a line in ROOMS: {sorted(rooms - set(ROOMS))}"
+
+
+def test_rooms_import_only_what_lies_below() -> None:
+    wrong = []
+    for found in all_imports():
+        goal = target(found.module)
+        if goal is None or found.room in ("__init__", "__main__"):
+            continue
+        if goal == "mlip":  # the front door leads everywhere
+            if not {"cli", "bench", "verify", "simulation"} & {found.room}:
+                wrong.append(f"{found.where} imports from the package itself ({found.module})")
+        elif goal not in reachable(found.room):
+            wrong.append(f"{found.where}: {found.room} may not import {found.module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_front_door_imports_only_the_installation_check() -> None:
+    found = {i.module for i in imports_of(ROOT / "mlip" / "__init__.py") if i.module.startswith("mlip")}
+    assert found <= {"mlip._installation.check_single_distribution"}
+
+
+def test_packages_are_imported_only_where_they_belong() -> None:
+    wrong = [f"{i.where}: {i.room} may not import {i.module}" for i in all_imports()
+             if (allowed := OUTSIDE.get(i.module.split(".")[0])) is not None and i.room not in allowed]
+    wrong += [f"{i.where}: {i.room} must work without torch" for i in all_imports()
+              if i.room in LIGHT and i.module.split(".")[0] == "torch"]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_are_short() -> None:
+    long = [f"{p.relative_to(ROOT)}: {n} lines" for p in sources() if (n := len(p.read_text().splitlines())) > MAX_LINES]
+    assert not long, f"the ceiling is {MAX_LINES} lines: {long}"
+
+
+def test_functions_are_short() -> None:
+    long = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION:
+                    long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {lines} lines")
+    assert not long, f"the ceiling is {MAX_FUNCTION} lines: {long}"
+
+
+def test_no_state_of_the_process_is_set() -> None:
+    """Calls that change torch or the environment for everybody."""
+    forbidden = ("set_default_dtype", "set_num_threads", "set_num_interop_threads", "allow_tf32 =", "os.environ[",
+                 "set_float32_matmul_precision", "use_deterministic_algorithms", "set_default_device", "putenv(",
+                 "warnings.filterwarnings", "warnings.simplefilter", "basicConfig(")
+    wrong = []
+    for path in sources():
+        if room_of(path) == "cli":
+            continue  # a command owns its process
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if any(f in line for f in forbidden):
+                wrong.append(f"{path.relative_to(ROOT)}:{number} {line.strip()}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_prints_but_the_commands() -> None:
+    wrong = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print" and room_of(path) != "cli":
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong, "\n".join(wrong)
+
+
+def in_a_fresh_process(code: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": path})
+
+
+class TestImport:
+    def test_silent_light_and_without_traces(self) -> None:
+        done = in_a_fresh_process(
+            "import os, sys, threading\n"
+            "before = dict(os.environ), threading.active_count()\n"
+            "import mlip\n"
+            "assert mlip.__version__ and 'load' in dir(mlip)\n"
+            "assert (dict(os.environ), threading.active_count()) == before\n"
+            "heavy = {'torch', 'ase', 'numba', 'openmm', 'scipy', 'matplotlib', 'e3nn', 'numpy'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def test_everything_imported_changes_nothing_in_torch(self) -> None:
+        done = in_a_fresh_process(
+            "import os, random, torch\n"
+            "def state():\n"
+            "    return (dict(os.environ), torch.get_default_dtype(), torch.get_num_threads(),\n"
+            "            torch.get_num_interop_threads(), torch.is_grad_enabled(), torch.get_rng_state().tolist(),\n"
+            "            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32,\n"
+            "            torch.get_float32_matmul_precision(), random.getstate())\n"
+            "before = state()\n"
+            "import mlip, mlip.training, mlip.calculators, mlip.potentials, mlip.models.mace\n"
+            "for name in mlip.__all__: getattr(mlip, name)\n"
+            "assert state() == before\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def test_the_openmm_side_does_without_ase(self) -> None:
+        done = in_a_fresh_process(
+            "import sys\n"
+            "import mlip.checkpoints, mlip.potentials.computation, mlip.potentials.openmmml_plugin\n"
+            "assert not {'ase', 'openmm', 'matplotlib'} & set(sys.modules)\n")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def test_unknown_names(self) -> None:
+        import mlip
+
+        with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+            mlip.nonsense  # noqa: B018
