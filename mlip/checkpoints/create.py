@@ -37,6 +37,8 @@ def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff:
     kind = family_of(family)
     if isinstance(elements, str):
         raise ConfigError(f"elements must be a list such as ['H', 'O'], not the string {elements!r}")
+    if "atomic_numbers" in config:
+        raise ConfigError("give the elements once, as `elements`, not also as atomic_numbers")
     numbers = tuple(sorted(set(atomic_numbers(elements))))
     settings = kind.config.from_dict({**config, "atomic_numbers": numbers, "cutoff": cutoff})
     with torch.random.fork_rng(devices=[]):

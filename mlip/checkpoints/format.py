@@ -77,16 +77,17 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                              "make one with Potential.save, or convert the original with: mlip convert")
     try:
         document: dict[str, Any] = json.loads(metadata[FORMAT])
-        kind, version, stored = document["format"], document["version"], document["sha256"]
-        header = {"config": document["config"], "info": document["info"]}
+        kind, version = document["format"], document["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path}: the header is damaged ({error!r})") from None
-    complete = isinstance(stored, str) and all(isinstance(part, dict) for part in header.values())
-    if kind != FORMAT or type(version) is not int or version < 1 or not complete:
+    if kind != FORMAT or type(version) is not int or version < 1:
         raise ModelFileError(f"{path}: the header is damaged (format {kind!r}, version {version!r})")
     if version > VERSION:
         raise ModelFileError(f"{path} has the format version {version}, newer than this mlip-md reads ({VERSION}); "
                              "upgrade with: pip install -U mlip-md")
+    stored, header = document.get("sha256"), {part: document.get(part) for part in ("config", "info")}
+    if not isinstance(stored, str) or not all(isinstance(part, dict) for part in header.values()):
+        raise ModelFileError(f"{path}: the header is damaged (config, info or sha256 is missing)")
     actual = content_hash(header, tensors)
     if actual != stored:
         raise ModelFileError(f"{path} was altered or damaged: its contents have the hash {actual[:16]}..., "

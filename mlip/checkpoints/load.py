@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import zipfile
 from pathlib import Path
 
 import torch
@@ -44,7 +43,7 @@ def load(name_or_path: str | Path, device: torch.device | str | None = None,
     if not isinstance(name_or_path, (str, Path)):
         raise OptionError(f"a model is given by its name or path; got {type(name_or_path).__name__}")
     path, entry = _find(name_or_path)
-    potential = _foreign(path, entry) if zipfile.is_zipfile(path) else _own(path)
+    potential = _own(path) if _is_safetensors(path) else _foreign(path, entry)
     return potential.to(device=device, dtype=dtype)
 
 
@@ -66,6 +65,13 @@ def _find(name_or_path: str | Path) -> tuple[Path, catalogue.Entry | None]:
     hint = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise ModelNotFoundError(f"there is no model named or file at {name!r}{hint}; bundled models: "
                              f"{', '.join(bundled()) or 'none'}; public models: {', '.join(public)}")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell our files, also damaged ones, from those of torch: by their ending or their first bytes."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == file_format.SUFFIX or start[8:] == b"{"
 
 
 def _own(path: Path) -> Potential:

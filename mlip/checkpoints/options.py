@@ -27,7 +27,7 @@ def as_device(device: torch.device | str | None, default: torch.device) -> torch
         return default
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise OptionError(f"device {device!r} is unknown; use 'cpu', 'cuda' or 'cuda:<index>'") from None
     if chosen.type not in ("cpu", "cuda"):
         raise OptionError(f"device {device!r} is not supported; use 'cpu', 'cuda' or 'cuda:<index>'")

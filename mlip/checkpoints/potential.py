@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlip.checkpoints import format as file_format
 from mlip.checkpoints.info import ModelInfo
 from mlip.elements import SYMBOLS
-from mlip.errors import NonFiniteError
+from mlip.errors import NonFiniteError, StructureError
 from mlip.graph import AtomGraph, Structure, build_graph, check_elements
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
@@ -149,6 +149,8 @@ class Potential:
         from mlip.io.ase import structure_of
 
         single = hasattr(atoms, "get_positions")
+        if not single and not isinstance(atoms, Iterable):
+            raise StructureError(f"expected ase.Atoms or a sequence of them, got {type(atoms).__name__}")
         listed = [atoms] if single else list(atoms)
         results = self.evaluate([structure_of(a) for a in listed], forces=forces, stress=stress)
         return results[0] if single else results

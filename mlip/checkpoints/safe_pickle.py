@@ -296,15 +296,11 @@ _LITERALS = frozenset(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BIN
                        "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"))
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _ACTIONS: dict[str, Callable[[InertUnpickler, Any], None]] = {
-    "PROTO": InertUnpickler._skip, "FRAME": InertUnpickler._skip, "MARK": InertUnpickler._mark,
-    "POP": InertUnpickler._pop, "POP_MARK": InertUnpickler._pop_mark,
-    "TUPLE": InertUnpickler._tuple, "FROZENSET": InertUnpickler._frozenset,
-    "ADDITEMS": InertUnpickler._appends, "APPEND": InertUnpickler._append, "APPENDS": InertUnpickler._appends,
-    "SETITEM": InertUnpickler._setitem, "SETITEMS": InertUnpickler._setitems,
-    "GLOBAL": InertUnpickler._global, "STACK_GLOBAL": InertUnpickler._stack_global,
-    "REDUCE": InertUnpickler._reduce,
-    "NEWOBJ": InertUnpickler._newobj, "NEWOBJ_EX": InertUnpickler._newobj_ex,
-    "BUILD": InertUnpickler._build, "BINPUT": InertUnpickler._put, "LONG_BINPUT": InertUnpickler._put,
-    "MEMOIZE": InertUnpickler._put, "BINGET": InertUnpickler._get, "LONG_BINGET": InertUnpickler._get,
-    "BINPERSID": InertUnpickler._persid,
+    opcode: getattr(InertUnpickler, f"_{method}") for opcode, method in {
+        "PROTO": "skip", "FRAME": "skip", "MARK": "mark", "POP": "pop", "POP_MARK": "pop_mark",
+        "TUPLE": "tuple", "FROZENSET": "frozenset", "ADDITEMS": "appends", "APPEND": "append", "APPENDS": "appends",
+        "SETITEM": "setitem", "SETITEMS": "setitems", "GLOBAL": "global", "STACK_GLOBAL": "stack_global",
+        "REDUCE": "reduce", "NEWOBJ": "newobj", "NEWOBJ_EX": "newobj_ex", "BUILD": "build", "BINPERSID": "persid",
+        "BINPUT": "put", "LONG_BINPUT": "put", "MEMOIZE": "put", "BINGET": "get", "LONG_BINGET": "get",
+    }.items()
 }

@@ -59,11 +59,24 @@ def make_room(lattice: Lattice, grid: Grid, atoms: Ordered) -> Near:
 
 
 @inner
+def lower_bound(ascending: I8 | U4, n: int, value: int) -> int:
+    """Return the index of the first of n ascending numbers that is not below `value`."""
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inner
 def start_of(atoms: Ordered, key: int) -> int:
     """Return the place of the first atom whose bin has the number `key` or a higher one."""
     if len(atoms.bin) == 0:
         return atoms.start[key]  # type: ignore[no-any-return]
-    return atoms.start[np.searchsorted(atoms.bin, key)]  # type: ignore[no-any-return]
+    return atoms.start[lower_bound(atoms.bin, len(atoms.bin), key)]  # type: ignore[no-any-return]
 
 
 @inner
@@ -210,4 +223,4 @@ def gather(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int, l
     if shifted or len(atoms.wrap) > 0:
         shifted = collect_shifts(atoms, lattice.whole, near, runs)
     n = keep_near(atoms, first, last, near, total, 2 * grid.limits[1] - grid.limits[2], shifted)
-    return n, np.searchsorted(near.pick[:n], own), shifted  # type: ignore[return-value]
+    return n, lower_bound(near.pick, n, own), shifted  # type: ignore[return-value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NoReturn
 
 import numpy as np
@@ -28,7 +29,7 @@ from mlip.neighbors.ordering import I4, Ordered, order_atoms
 from mlip.neighbors.pairs import count, fill
 from mlip.neighbors.workers import available_threads, work_through
 
-FEW_ATOMS = 2000  # up to here one compiled call does all, in the calling thread
+FEW_ATOMS = 2000  # up to here the calling thread searches alone
 
 
 @compiled
@@ -46,63 +47,47 @@ def prepare(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> t
     return outcome, lattice, grid, order_atoms(few, lattice, grid)
 
 
-@compiled
-def words(edges: int) -> int:
-    """Return how many 8-byte words the arrays of some edges fill."""
-    return 2 * edges + (3 * edges + 1) // 2
+def parts_of(atoms: Ordered, threads: int) -> list[int]:
+    """Return bounds of bins that hold about equally many atoms, some parts for each thread."""
+    if threads == 1:
+        return [0, len(atoms.start) - 1]
+    bounds = np.searchsorted(atoms.start, np.linspace(0, len(atoms.x), 8 * threads + 1))
+    bounds[-1] = len(atoms.start) - 1
+    return bounds.tolist()  # type: ignore[no-any-return]
 
 
-@compiled
-def cut(block: I8, edges: int) -> tuple[I8, I8, I4]:
-    """Cut one block of memory into senders [E], receivers [E] and shifts [E, 3].
+def room_for_edges(edges: int) -> tuple[I8, I8, I4]:
+    """Return room for senders [E], receivers [E] and shifts [E, 3], zeros, cut from one block of memory.
 
     One large block is much cheaper to get from the system than three of a few MB: it comes in large
     pages, or as the block that was given back last.
     """
-    shifts = block[2 * edges:].view(np.int32)[:3 * edges].reshape(edges, 3)
-    return block[:edges], block[edges:2 * edges], shifts
+    block = np.zeros(2 * edges + (3 * edges + 1) // 2, dtype=np.int64)
+    return block[:edges], block[edges:2 * edges], block[2 * edges:].view(np.int32)[:3 * edges].reshape(edges, 3)
 
 
-@compiled
-def search(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> tuple[int, I8, I8, I4, I8]:
-    """Find the edges of a small structure: what came of it, senders, receivers, shifts, offsets."""
-    outcome, lattice, grid, atoms = prepare(positions, cell, pbc, cutoff)
+def search(positions: F8, lattice: Lattice, grid: Grid, atoms: Ordered, threads: int) -> NeighborList:
+    """Count the edges of each atom, make room, and write them."""
+    bounds = parts_of(atoms, threads)
+    rooms = deque(make_room(lattice, grid, atoms) for _ in range(min(threads, len(bounds) - 1)))
     offsets = np.zeros(len(positions) + 1, dtype=np.int64)
-    if outcome == GOOD:
-        near = make_room(lattice, grid, atoms)
-        first, last = offsets[0], len(atoms.start) - 1
+
+    def counting(first: int, last: int) -> None:
+        near = rooms.pop()
         count(positions, lattice, grid, atoms, first, last, near, offsets[1:])
-        for i in range(len(positions)):
-            offsets[i + 1] += offsets[i]
-    senders, receivers, shifts = cut(np.zeros(words(offsets[-1]), dtype=np.int64), offsets[-1])
-    if outcome == GOOD:
+        rooms.append(near)
+
+    work_through(counting, bounds, threads)
+    np.cumsum(offsets, out=offsets)
+    senders, receivers, shifts = room_for_edges(int(offsets[-1]))
+
+    def filling(first: int, last: int) -> None:
+        near = rooms.pop()
         fill(positions, lattice, grid, atoms, first, last, near, offsets, senders, receivers, shifts)
-    return outcome, senders, receivers, shifts, offsets
+        rooms.append(near)
 
-
-def search_in_threads(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float,
-                      threads: int) -> tuple[int, I8, I8, I4, I8]:
-    """Find the edges of a large structure; as `search`."""
-    outcome, lattice, grid, atoms = prepare(positions, cell, pbc, cutoff)
-    offsets = np.zeros(len(positions) + 1, dtype=np.int64)
-    if outcome == GOOD:
-        parts = 1 if threads == 1 else 8 * threads
-        bounds = np.searchsorted(atoms.start, np.linspace(0, len(positions), parts + 1))
-        bounds[-1] = len(atoms.start) - 1
-
-        def counting(first: int, last: int) -> None:
-            count(positions, lattice, grid, atoms, first, last, make_room(lattice, grid, atoms), offsets[1:])
-
-        work_through(counting, bounds.tolist(), threads)
-        np.cumsum(offsets, out=offsets)
-    senders, receivers, shifts = cut(np.zeros(words(offsets[-1]), dtype=np.int64), offsets[-1])
-    if outcome == GOOD:
-        def filling(first: int, last: int) -> None:
-            fill(positions, lattice, grid, atoms, first, last, make_room(lattice, grid, atoms), offsets,
-                 senders, receivers, shifts)
-
-        work_through(filling, bounds.tolist(), threads)
-    return outcome, senders, receivers, shifts, offsets
+    work_through(filling, bounds, threads)
+    return NeighborList(senders, receivers, shifts, offsets)
 
 
 def neighbor_list(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = None,
@@ -143,14 +128,12 @@ def neighbor_list(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = 
         require_lattice(h, periodic)
         none = np.zeros(0, dtype=np.int64)
         return NeighborList(none, none.copy(), np.zeros((0, 3), dtype=np.int32), np.zeros(1, dtype=np.int64))
-    if len(r) <= FEW_ATOMS:
-        outcome, senders, receivers, shifts, offsets = search(r, h, periodic, rc)
-    else:
-        outcome, senders, receivers, shifts, offsets = search_in_threads(
-            r, h, periodic, rc, available_threads() if threads is None else threads)
+    outcome, lattice, grid, atoms = prepare(r, h, periodic, rc)
     if outcome != GOOD:
         explain(outcome, r, rc, h, periodic)
-    return NeighborList(senders, receivers, shifts, offsets)
+    if len(r) <= FEW_ATOMS:
+        threads = 1
+    return search(r, lattice, grid, atoms, available_threads() if threads is None else threads)
 
 
 def explain(outcome: int, positions: F8, cutoff: float, cell: F8, pbc: NDArray[np.bool_]) -> NoReturn:

@@ -86,17 +86,17 @@ def fit(volumes: ArrayLike, energies: ArrayLike) -> EquationOfState:
     middle, width = float(v.mean()), (v[-1] - v[0]) / (v[-1] + v[0])
     x = ((middle / v) ** (2 / 3) - 1) / width  # about -1 to 1
     curve = np.polynomial.Polynomial.fit(x, e - e.min(), 3, domain=[-1, 1])
-    slope, bend = curve.deriv(1), curve.deriv(2)
-    roots = [r.real for r in slope.roots() if abs(r.imag) < 1e-9 and bend(r.real) > 0 and x.min() < r.real < x.max()]
-    if not roots:
+    s0, s1, s2 = np.asarray(curve.deriv(1).coef, dtype=np.float64).tolist()
+    bend2 = s1**2 - 4 * s0 * s2  # squared second derivative at the minimum
+    root = -2 * s0 / (s1 + bend2**0.5) if bend2 > 0 and s1 + bend2**0.5 > 0 else np.inf
+    if not x.min() < root < x.max():
         raise StructureError(f"the fitted curve has no minimum between {v[0]:.3f} and {v[-1]:.3f} A^3; the energies "
                              "are too rough for it: use a larger strain, or a model in float64")
-    root = roots[0]
     t = 1 + width * root  # (middle / V0)^(2/3)
     v0 = middle * t**-1.5
-    modulus = 4 / 9 * (bend(root) / width**2) * t**2 / v0  # V E'' by the chain rule; the first derivative is zero
+    modulus = 4 / 9 * (bend2**0.5 / width**2) * t**2 / v0  # V E'' by the chain rule; the first derivative is zero
     residual = float(np.sqrt(np.mean((curve(x) - (e - e.min())) ** 2)))
-    return EquationOfState(v, e, v0, float(curve(root) + e.min()), float(modulus * GPA_PER_EV_A3), residual)
+    return EquationOfState(v, e, float(v0), float(curve(root) + e.min()), float(modulus * GPA_PER_EV_A3), residual)
 
 
 def _scaled(atoms: Atoms, volume: float) -> Atoms:

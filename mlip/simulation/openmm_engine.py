@@ -79,8 +79,8 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
     are turned as `openmm_box` says.
 
     Args:
-        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`. Charge, spin and head
-            are read from `atoms.info`.
+        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`. Masses are
+            theirs; charge, spin and head are read from `atoms.info`.
         potential: the model.
         plan: what to do.
         progress: whether to show a bar.
@@ -101,7 +101,7 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
     recorder = Recorder(moving)
     start, done = time.perf_counter(), 0
     try:
-        _shift_velocities(context, plan, -0.5)
+        _shift_velocities(context, moving, plan, -0.5)
         _record(context, recorder, 0.0)
         with tqdm(total=plan.steps, desc="OpenMM", unit="step", disable=not progress) as bar:
             while done < plan.steps:
@@ -112,7 +112,7 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
                 if done % plan.every == 0:
                     _record(context, recorder, done * plan.timestep)
         seconds = time.perf_counter() - start
-        _shift_velocities(context, plan, 0.5)
+        _shift_velocities(context, moving, plan, 0.5)
     except openmm.OpenMMException as error:
         raise NonFiniteError(f"OpenMM stopped after step {done}: {error}; relax the structure first, or use a "
                              f"shorter time step, now {plan.timestep} fs") from error
@@ -129,6 +129,8 @@ def _context(atoms: Atoms, potential: Potential, plan: Plan,
     known = structure_of(atoms)
     system = create_system(topology_of(atoms), potential, charge=known.charge, spin=known.spin, head=known.head,
                            remove_cm_motion=plan.ensemble == "nvt")
+    for i, mass in enumerate(atoms.get_masses()):
+        system.setParticleMass(i, mass)
     step = plan.timestep / 1000
     integrator: Any = openmm.VerletIntegrator(step)
     if plan.ensemble == "nvt":
@@ -144,13 +146,12 @@ def _context(atoms: Atoms, potential: Potential, plan: Plan,
     return context, integrator
 
 
-def _shift_velocities(context: openmm.Context, plan: Plan, steps: float) -> None:
+def _shift_velocities(context: openmm.Context, atoms: Atoms, plan: Plan, steps: float) -> None:
     """Move the velocities of an NVE run by some steps at constant force; the thermostat needs no such care."""
     if plan.ensemble != "nve":
         return
-    state, system = context.getState(velocities=True, forces=True), context.getSystem()
-    masses = np.array([system.getParticleMass(i)._value for i in range(system.getNumParticles())])[:, None]
-    change = state.getForces(asNumpy=True)._value / masses * (steps * plan.timestep / 1000)
+    state = context.getState(velocities=True, forces=True)
+    change = state.getForces(asNumpy=True)._value / atoms.get_masses()[:, None] * (steps * plan.timestep / 1000)
     context.setVelocities(state.getVelocities(asNumpy=True)._value + change)
 
 

@@ -196,26 +196,28 @@ def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7,
                spacing: float = 0.0025) -> float:
     """Return the largest jump of the energy along a dimer scan from `start` to beyond the cutoff, eV.
 
-    A jump is what Simpson's rule over the forces does not explain of an energy difference between
-    neighbouring points, or the energy left over beyond the cutoff.
+    A jump is what Boole's rule over the forces does not explain of an energy difference between points
+    close to each other, or the energy left over beyond the cutoff.
 
     Args:
-        potential: any.
+        potential: any; its first head is used.
         pair: two symbols.
         start: shortest distance, A.
         spacing: of the scan, A; two points lie 1e-6 A on either side of the cutoff.
     """
+    info = {"head": potential.heads[0]}
     inner = np.arange(potential.cutoff + 0.1, start, -spacing)[::-1]
     edge = potential.cutoff + np.array([-1e-6, 1e-6])
-    dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]]) for r in np.concatenate([inner, edge])]
+    dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]], info=info) for r in np.concatenate([inner, edge])]
     predictions = list(_predict_many(potential, dimers, forces=True))
     energy = np.array([p.energy for p in predictions])
     slope = -np.array([_forces(p)[1, 2] for p in predictions])
-    alone = sum(p.energy for p in _predict_many(potential, [Atoms(s) for s in pair], forces=False))
-    n = len(inner)
-    simpson = spacing / 3 * (slope[: n - 2] + 4 * slope[1 : n - 1] + slope[2:n])
-    unexplained = energy[2:n] - energy[: n - 2] - simpson
-    return max(_largest(unexplained), _largest(energy[n:] - alone), _largest(energy[n - 10 : n] - alone))
+    alone = sum(_predict(potential, Atoms(s, info=info)).energy for s in pair)
+    windows = np.lib.stride_tricks.sliding_window_view(slope[: len(inner)], 5)
+    boole = windows @ np.array([7, 32, 12, 32, 7]) * 2 * spacing / 45
+    unexplained = energy[4 : len(inner)] - energy[: len(inner) - 4] - boole
+    return max(_largest(unexplained), _largest(energy[len(inner) :] - alone),
+               _largest(energy[len(inner) - 10 : len(inner)] - alone))
 
 
 def batching(potential: Potential, structures: Sequence[Atoms]) -> float:

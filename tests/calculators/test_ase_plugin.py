@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from mlip.calculators import MLIPCalculator, ase_plugin
 
 ROOT = Path(__file__).resolve().parents[2]
+tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
 pytest.importorskip("ase._4.plugins", reason="this ASE has no plugin system")
 
 
@@ -54,16 +55,18 @@ def test_importing_the_plugin_is_light() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_the_command_lists_it() -> None:
-    try:
-        found = distribution("mlip-md")
-    except PackageNotFoundError:
-        pytest.skip("mlip-md is not installed: pip install -e .")
-    assert "ase.plugins" in {e.group for e in found.entry_points}
-    code = "import sys; from ase.cli.main import main; main(args=['info', '--plugins'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "mlip-md" in done.stdout
-    assert "CalculatorPlugin" in done.stdout
+def test_the_command_lists_it(tmp_path: Path) -> None:
+    """With the entry point of pyproject.toml, installed or not, `ase info --plugins` shows the calculator."""
+    group = "ase.plugins"
+    target = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"][group]["mlip"]
+    folder = tmp_path / "mlip_md-0.0.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: mlip-md\nVersion: 0.0.1\nSummary: potentials\n")
+    (folder / "entry_points.txt").write_text(f"[{group}]\nmlip = {target}\n")
+    done = subprocess.run([sys.executable, "-m", "ase", "info", "--plugins"], capture_output=True, text=True,
+                          check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert "mlip-md 0.0.1" in done.stdout
+    assert done.stdout.split("mlip-md 0.0.1")[1].split("CalculatorPlugin")[1].split()[1] == "mlip"
 
 
 def test_names_of_the_package() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -21,6 +22,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 import mlip
 from mlip.calculators import MLIPCalculator
 from mlip.errors import NonFiniteError, OptionError, StructureError, UnknownElementError
+from mlip.units import to_voigt
 
 
 @pytest.fixture
@@ -223,6 +225,30 @@ class TestOptions:
                           "device": "cpu", "dtype": "float64", "skin": 0.5}
         assert calculator.name == "mlip"
         assert calculator.info.sha256 == mace.info.sha256
+
+
+def test_heads_are_chosen_by_the_atoms(crystal: Atoms) -> None:
+    two = mlip.create("mace", ["C", "O", "Cu"], heads=("pbe", "r2scan"), channels=4, edge_lmax=1, hidden_lmax=0,
+                      correlation=2, radial_mlp=(8,), cutoff=4.0, dtype="float64")
+    crystal.calc = MLIPCalculator(two)
+    with pytest.raises(OptionError, match="pbe, r2scan"):
+        crystal.get_potential_energy()
+    energies = {}
+    for head in ("pbe", "r2scan"):
+        crystal.info["head"] = head
+        energies[head] = crystal.get_potential_energy()
+        assert energies[head] == pytest.approx(two.predict(crystal).energy, abs=1e-9)
+    assert energies["pbe"] != energies["r2scan"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu(mace: mlip.Potential, crystal: Atoms) -> None:
+    calculator = pickle.loads(pickle.dumps(MLIPCalculator(mace, device="cuda")))
+    expected = mace.predict(crystal)
+    assert calculator.get_potential_energy(crystal) == pytest.approx(expected.energy, abs=1e-8)
+    np.testing.assert_allclose(calculator.get_forces(crystal), expected.forces, atol=1e-9)
+    np.testing.assert_allclose(calculator.get_stress(crystal), to_voigt(expected.stress), atol=1e-10)
 
 
 class TestCopies:

@@ -51,7 +51,7 @@ class TestModelContract:
 
     def test_smooth_up_to_and_beyond_the_cutoff(self, potential: Potential) -> None:
         for pair in itertools.combinations_with_replacement(("H", "O", "Cu"), 2):
-            assert checks.smoothness(potential, pair) <= 1e-6
+            assert checks.smoothness(potential, pair) <= 1e-7
 
     def test_batch_equals_single(self, potential: Potential, structures: dict[str, Atoms]) -> None:
         batch = [*structures.values(), Atoms("H"), Atoms(), structures["cubic"]]

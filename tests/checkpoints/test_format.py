@@ -107,9 +107,10 @@ class TestHeader:
         return refused(path, path.read_bytes())
 
     def test_future_version(self, tiny: Potential, tmp_path: Path) -> None:
-        text = self.changed(tiny, tmp_path / "new.mlip", version=2)
-        assert "newer" in text
-        assert "pip install -U mlip-md" in text
+        for fields in ({}, {"config": "absent"}, {"info": 5, "sha256": "absent", "more": [1]}):
+            text = self.changed(tiny, tmp_path / "new.mlip", version=2, **fields)
+            assert "newer" in text
+            assert "pip install -U mlip-md" in text
 
     @pytest.mark.parametrize("version", [0, -1, 1.5, True, "1", None, [1], float("inf"), float("nan"), "absent"])
     def test_impossible_version(self, tiny: Potential, tmp_path: Path, version: Any) -> None:

@@ -15,8 +15,14 @@ from ase.build import molecule
 from mlip import Potential, create, load
 from mlip.checkpoints import ModelInfo, bundled
 from mlip.checkpoints.create import from_weights
-from mlip.errors import ConfigError, ModelFileError, ModelNotFoundError, OptionError, StructureError
-from mlip.errors import UnsupportedModelError
+from mlip.errors import (
+    ConfigError,
+    ModelFileError,
+    ModelNotFoundError,
+    OptionError,
+    StructureError,
+    UnsupportedModelError,
+)
 from mlip.graph import Structure
 
 TINY: dict[str, Any] = {"channels": 4, "edge_lmax": 2, "hidden_lmax": 1, "correlation": 2, "radial_mlp": (4,),
@@ -103,6 +109,7 @@ class TestCreate:
         (lambda: create("mace", ["Q"]), StructureError, "'Q' is no chemical element"),
         (lambda: create("mace", [0]), StructureError, "no chemical element"),
         (lambda: create("mace", ["H"], chanels=8), ConfigError, "chanels"),
+        (lambda: create("mace", ["H"], atomic_numbers=(8,)), ConfigError, "elements once"),
         (lambda: create("mace", ["H"], channels=0), ConfigError, "channels"),
         (lambda: create("mace", ["H"], cutoff=-1.0), ConfigError, "cutoff"),
         (lambda: create("mace", ["H"], dtype="float16"), OptionError, "float16"),

@@ -61,6 +61,19 @@ def test_tensors_and_configuration(name: str, double: bool, tmp_path: Path) -> N
     assert json.loads(json.dumps(config)) == config
 
 
+def test_repulsion_block_of_2024_files(tmp_path: Path) -> None:
+    """It holds a cutoff module that was never evaluated."""
+    def add_cutoff(model: nn.Module) -> None:
+        old = fake.part("mace.modules.radial", "PolynomialCutoff", {"p": torch.tensor(6.0), "r_max": torch.tensor(3.0)})
+        model.get_submodule("pair_repulsion_fn").add_module("cutoff", old)
+
+    assert fake.CONFIG["pair_repulsion"]
+    old, old_config = read_mace_torch(fake.save(tmp_path / "old.model", add_cutoff))
+    new, new_config = read_mace_torch(fake.save(tmp_path / "new.model"))
+    assert old_config == new_config
+    assert set(old) - set(new) == {"pair_repulsion_fn.cutoff.p", "pair_repulsion_fn.cutoff.r_max"}
+
+
 def test_reading_needs_neither_mace_nor_e3nn(tmp_path: Path) -> None:
     path = fake.save(tmp_path / "a.model")
     before = set(sys.modules)

@@ -81,7 +81,11 @@ class TestElements:
     def test_symbols_and_numbers(self) -> None:
         assert atomic_numbers(["O", 1, np.int64(6)]) == (8, 1, 6)
 
-    @pytest.mark.parametrize("wrong", ["o", "X", "", "Water", 0, -1, 119])
+    @pytest.mark.parametrize("wrong", [
+        "o", "X", "", "Water", 0, -1, 119,
+        *(pytest.param(w, marks=pytest.mark.xfail(strict=True, reason="elements.atomic_numbers calls int on anything"))
+          for w in (6.5, None)),
+    ])
     def test_no_element(self, wrong: Any) -> None:
         with pytest.raises(StructureError, match="no chemical element"):
             atomic_numbers([wrong])

@@ -15,7 +15,7 @@ from mlip.so3.symmetric_power import symmetric_basis
 
 OPTIONS: list[dict[str, Any]] = [
     {"model_class": "AtomicDipolesMACE"}, {"model_class": None}, {"gate": "tanh"}, {"gate": None},
-    {"radial_type": "gaussian"}, {"apply_cutoff": False}, {"use_reduced_cg": True}, {"use_so3": True},
+    {"radial_type": "gaussian"}, {"apply_cutoff": False}, {"use_reduced_cg": "some"}, {"use_so3": True},
     {"use_agnostic_product": True}, {"use_last_readout_only": True}, {"use_embedding_readout": True},
     {"embedding_specs": {"charge": {}}}, {"edge_irreps": "8x0e"}, {"readout_cls": "GeneralNonLinearBiasReadoutBlock"},
     {"interaction_cls": "RealAgnosticAttResidualInteractionBlock"}, {"interaction_cls_first": None},

@@ -42,7 +42,7 @@ def harmonics(atoms: int, edges: int, lmax: int = 4) -> Problem:
         out = np.zeros((len(vectors), size(lmax)))
         for e, (x, y, z) in enumerate(vectors.double().numpy()):
             cosine, azimuth = y / math.sqrt(x * x + y * y + z * z), math.atan2(x, z)
-            for l, m in ((l, m) for l in range(lmax + 1) for m in range(-l, l + 1)):
+            for l, m in ((d, n) for d in range(lmax + 1) for n in range(-d, d + 1)):
                 k = abs(m)
                 scale = math.sqrt((2 * l + 1) * (2 if m else 1) * math.factorial(l - k) / math.factorial(l + k))
                 wave = math.sin(k * azimuth) if m < 0 else math.cos(k * azimuth)

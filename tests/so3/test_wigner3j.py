@@ -58,7 +58,7 @@ def test_installed_e3nn_agrees_up_to_sign() -> None:
                 assert sign == 1
 
 
-@pytest.mark.parametrize(("l1", "l2"), [(0, 0), (1, 1), (2, 1), (3, 3), (6, 4), (9, 8)])
+@pytest.mark.parametrize(("l1", "l2"), [(0, 0), (1, 1), (2, 1), (3, 3), (6, 4), (7, 6)])
 def test_orthogonality_and_completeness(l1: int, l2: int) -> None:
     couplings = [wigner_3j(l1, l2, l3).reshape(-1, 2 * l3 + 1) * np.sqrt(2 * l3 + 1)
                  for l3 in range(abs(l1 - l2), l1 + l2 + 1)]

@@ -81,7 +81,9 @@ _CLASSES: dict[str, Parts] = {
     "mace.modules.radial.BesselBasis": Parts("bessel_weights|r_max|prefactor"),
     "mace.modules.radial.PolynomialCutoff": Parts("p|r_max"),
     "mace.modules.radial.AgnesiTransform": Parts("a|q|p|covalent_radii"),
-    "mace.modules.radial.ZBLBasis": Parts("c|p|covalent_radii|a_exp|a_prefactor|r_max"),
+    "mace.modules.radial.ZBLBasis": Parts(
+        "c|p|covalent_radii|a_exp|a_prefactor|r_max", "",
+        {"cutoff": ("PolynomialCutoff",)}),  # files of 2024 hold one; mace-torch has never evaluated it
     "mace.modules.irreps_tools.reshape_irreps": Parts("", "irreps|cueq_config|dims|muls"),
     "mace.modules.symmetric_contraction.SymmetricContraction": Parts(
         "", "irreps_in|irreps_out|internal_weights|shared_weights", {"contractions": _LIST}),

@@ -1,0 +1,100 @@
+"""Every example runs as it stands, writes only where it is told to, and prints what it promises."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, files written
+    "01_single_point": (["energy ", "largest force", "O-H length"], []),
+    "02_relaxation": (["converged: True", "O6-H11"], ["relaxed.xyz"]),
+    "03_ase_dynamics": (["NVE: 41 frames", "NVT: 21 frames"], ["nve.traj", "nvt.pdb", "nvt.xyz"]),
+    "04_openmm_dynamics": (["40 frames", "total energy varies"], ["energies.csv", "molecule.pdb", "trajectory.dcd"]),
+    "05_mixed_ml_mm": (["15 ML atoms", "energy of the molecule"], ["energies.csv", "start.pdb"]),
+    "06_screening": (["NOTE: this model knows one molecule", "diamond.cif[0]", "failed: StructureError",
+                      "structures went well"], ["screening.jsonl", "structures"]),
+}
+
+
+def register_plugin() -> None:
+    """Do what installing the package does: let openmm-ml find the factory."""
+    potential = pytest.importorskip("openmmml").MLPotential
+    if "mlip" not in potential._implFactories:
+        from mlip.potentials.openmmml_plugin import MLIPPotentialImplFactory
+
+        potential.registerImplFactory("mlip", MLIPPotentialImplFactory())
+
+
+def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+
+
+def test_all_are_known() -> None:
+    assert [path.stem for path in EXAMPLES] == list(EXPECTED)
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_runs(name, tmp_path, monkeypatch, capsys) -> None:
+    if "openmm" in (ROOT / "examples" / f"{name}.py").read_text():
+        pytest.importorskip("openmm")
+    if name.startswith("05"):
+        register_plugin()
+    here, output = tmp_path / "here", tmp_path / "output" / "new"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    words, files = EXPECTED[name]
+    run(name, monkeypatch, *([str(output)] if files else []))
+    printed = capsys.readouterr().out
+    for word in words:
+        assert word in printed
+    assert list(here.iterdir()) == []  # nothing is left where the user stands
+    assert sorted(p.name for p in output.iterdir() if output.exists()) == files if files else not output.exists()
+
+
+def test_screening_resumes(tmp_path, monkeypatch, capsys) -> None:
+    run("06_screening", monkeypatch, str(tmp_path))
+    first, store = capsys.readouterr().out, (tmp_path / "screening.jsonl").read_text()
+    run("06_screening", monkeypatch, str(tmp_path))
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "screening.jsonl").read_text() == store
+
+
+def test_screening_of_own_structures(tmp_path, monkeypatch, capsys) -> None:
+    from ase.build import molecule
+
+    (tmp_path / "mine").mkdir()
+    molecule("H2O").write(tmp_path / "mine" / "water.xyz")
+    run("06_screening", monkeypatch, str(tmp_path), "--structures", str(tmp_path / "mine"))
+    printed = capsys.readouterr().out
+    assert "water.xyz[0]" in printed
+    assert "diamond" not in printed
+
+
+def test_as_a_script(tmp_path) -> None:
+    """In a process of its own, with warnings as errors, without an output folder."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-W", "error", str(ROOT / "examples" / "02_relaxation.py")], check=False,
+                          capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(list(tmp_path.glob("mlip-*/relaxed.xyz"))) == 1
+
+
+def test_bundled_names_are_real() -> None:
+    """Every atom of the mixed example carries a type; its charges add up to nothing."""
+    text = (ROOT / "examples" / "05_mixed_ml_mm.py").read_text()
+    space: dict[str, object] = {}
+    exec(text[text.index("TYPES = "):text.index("def force_field_xml")], space)
+    types, atoms = space["TYPES"], space["ATOMS"]
+    from mlip.simulation.quickstart import acetylacetone
+
+    assert [types[k][0] for k in atoms] == list(acetylacetone().symbols)
+    assert sum(types[k][2] for k in atoms) == pytest.approx(0.0, abs=1e-9)
