@@ -12,11 +12,8 @@ OURS = "mlip-md"
 
 def owners() -> set[str]:
     """Return the names of the installed distributions that own the import name `mlip`."""
-    names = set()
-    for found in distributions(name="mlip"):
-        names.add(found.metadata["Name"])
-    for found in distributions(name=OURS):
-        names.add(found.metadata["Name"])
+    names = {str(found.metadata["Name"]) for name in ("mlip", OURS) for found in distributions(name=name)
+             if found.metadata["Name"]}  # none: remains of an uninstalled one
     return names
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from mlip.errors import StructureError
 
 SYMBOLS: tuple[str, ...] = tuple(
@@ -23,9 +25,14 @@ def atomic_numbers(elements: Iterable[str | int]) -> tuple[int, ...]:
     """
     out = []
     for element in elements:
-        z = NUMBERS.get(element) if isinstance(element, str) else int(element)
-        if z is None or not 1 <= z < len(SYMBOLS):
+        z = NUMBERS.get(element, 0) if isinstance(element, str) else _whole(element)
+        if not 1 <= z < len(SYMBOLS):
             raise StructureError(f"{element!r} is no chemical element; give symbols such as 'C' or atomic "
                                  f"numbers from 1 to {len(SYMBOLS) - 1}")
         out.append(z)
     return tuple(out)
+
+
+def _whole(value: object) -> int:
+    """Return a whole number as int, 0 for anything else."""
+    return int(value) if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else 0

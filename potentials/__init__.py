@@ -3,6 +3,9 @@
 `create_system` makes a System a model describes alone, `create_force` the force for a System of your
 own (whole or a subset of its particles). Nothing heavy is imported before it is used: `import openmmml`
 loads `openmmml_plugin` from here.
+
+Constant pressure: the forces have no virial, so use a Monte Carlo barostat. It scales molecules, found from the
+bonds of the System; an ML System has none, so each atom counts as a molecule: correct, with small volume moves.
 """
 
 from __future__ import annotations

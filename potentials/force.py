@@ -33,10 +33,6 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
     process is to read it. As for every PythonForce, reading a System XML runs pickle: read only files
     you trust.
 
-    The force has no virial; use a Monte Carlo barostat for constant pressure. That barostat scales
-    molecules, found from the bonds of the System; an ML System has none, so that each atom counts as a
-    molecule, which is correct but accepts only small volume changes.
-
     Args:
         topology_or_numbers: an `openmm.app.Topology`, or the atomic numbers of all particles.
         model: a potential, or the name or path of one.

@@ -77,7 +77,10 @@ def _is_safetensors(path: Path) -> bool:
 def _own(path: Path) -> Potential:
     document, tensors = file_format.read(path)
     info = ModelInfo.from_dict(document["info"])
-    config = family_of(info.family).config.from_dict(document["config"])
+    try:
+        config = family_of(info.family).config.from_dict(document["config"])
+    except OptionError as error:  # an unknown family, or a configuration of a later version
+        raise ModelFileError(f"{path}: {error}; a newer mlip-md may read it") from None
     return from_weights(config, tensors, info, path.resolve())
 
 

@@ -94,7 +94,8 @@ class Potential:
         new_device, new_dtype = as_device(device, self.device), as_dtype(dtype, self.dtype)
         if (new_device, new_dtype) == (self.device, self.dtype):
             return self
-        model = copy.deepcopy(self.model).to(device=new_device, dtype=new_dtype)
+        with torch.inference_mode(False):  # weights made in a caller's inference mode could not be differentiated
+            model = copy.deepcopy(self.model).to(device=new_device, dtype=new_dtype)
         return Potential(model, self._info, self.path)
 
     def graph(self, structures: Sequence[Structure],

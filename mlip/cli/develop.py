@@ -68,7 +68,10 @@ def _train(options: argparse.Namespace) -> None:
 
 def _bench_neighbors(options: argparse.Namespace) -> None:
     from mlip.bench.neighbors import bench_neighbors, save, table
+    from mlip.io.files import check_target
 
+    if options.json is not None:
+        check_target(options.json, (".json",))
     rows = bench_neighbors(sizes=tuple(options.sizes), threads=tuple(options.threads))
     print(table(rows))
     if options.json is not None:

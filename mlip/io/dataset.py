@@ -48,7 +48,10 @@ def isolated_energies(path: str | Path) -> dict[str, float]:
     for entry in read_labelled(path):
         if len(entry.structure) != 1:
             raise StructureError(f"{path} must hold isolated atoms; it has {len(entry.structure)} atoms in one place")
-        energies[SYMBOLS[entry.structure.numbers[0]]] = entry.energy
+        symbol = SYMBOLS[entry.structure.numbers[0]]
+        if symbol in energies:
+            raise StructureError(f"{path} holds the isolated atom {symbol} twice")
+        energies[symbol] = entry.energy
     return energies
 
 

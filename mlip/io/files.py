@@ -60,7 +60,7 @@ def check_target(path: str | Path, endings: Sequence[str] = ()) -> Path:
         raise OptionError(f"cannot write {target}: the name must end in {' or '.join(endings)}")
     try:
         known = bool(endings) or ioformats[filetype(str(target), read=False)].can_write
-    except UnknownFileTypeError:
+    except (KeyError, UnknownFileTypeError):
         known = False
     if not known:
         raise OptionError(f"cannot write {target}: ASE writes no format with this ending; use .xyz, .cif or .traj")

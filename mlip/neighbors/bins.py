@@ -11,7 +11,7 @@ from mlip.neighbors.jit import compiled, inner
 from mlip.neighbors.lattice import F8, I8, Lattice
 
 EPS = 2.3e-16  # a little more than one rounding of float64
-ATOMS_PER_BIN = 10.0  # about the quickest
+ATOMS_PER_BIN = 20.0  # about the quickest
 MOST_BINS = 1 << 20  # along one direction, so that the number of a bin has 60 bits
 MOST_SHIFT = 1e9  # int32 holds the difference of two of these
 MOST_IMAGES = 1e8

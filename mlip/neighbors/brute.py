@@ -1,6 +1,6 @@
 """The oracle: every pair of atoms with every image that could matter, in plain numpy.
 
-It costs N^2 times the number of images in time and memory; it is here to be right, not fast.
+It costs N^2 times the number of images; it is here to be right, not fast.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from mlip.neighbors.edges import NeighborList
 from mlip.neighbors.inputs import checked_cell, checked_cutoff, checked_positions, require_finite
 
+AT_ONCE = 1_000_000  # pairs held in memory
+
 
 def brute_force(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = None,
                 pbc: bool | ArrayLike = False) -> NeighborList:
@@ -19,41 +21,43 @@ def brute_force(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = No
     An edge exists when x^2 + y^2 + z^2 < cutoff^2 with (x, y, z) = (r_j - r_i) + S.cell, every
     operation rounded to float64 from left to right. `neighbor_list` decides by the same arithmetic,
     so the two agree bit by bit also for pairs at the cutoff.
+
+    Edges are sorted by receiver, sender and shift.
     """
     r = checked_positions(positions)
     require_finite(r)
     rc = checked_cutoff(cutoff)
     h, periodic = checked_cell(cell, pbc)
-    found: list[NDArray[np.int64]] = [np.zeros((0, 5), dtype=np.int64)]
+    found = [np.zeros((0, 5), dtype=np.int64)]
     difference = r[None, :, :] - r[:, None, :]  # [i, j] = r_j - r_i
-    for shift in images(r, rc, h, periodic):
-        vectors = difference + (shift[0] * h[0] + shift[1] * h[1] + shift[2] * h[2])
+    nearest, around = images(difference, rc, h, periodic)
+    step = max(1, AT_ONCE // max(1, len(r) ** 2))
+    for start in range(0, len(around), step):
+        shift = nearest + around[start:start + step, None, None, :]  # [images, i, j, 3]
+        vectors = difference + (shift[..., :1] * h[0] + shift[..., 1:2] * h[1] + shift[..., 2:] * h[2])
         x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
-        close = x * x + y * y + z * z < rc * rc
-        if not shift.any():
-            np.fill_diagonal(close, False)
-        i, j = np.nonzero(close)
-        if i.size:
-            found.append(np.column_stack([i, j, np.broadcast_to(shift, (i.size, 3))]))
+        m, i, j = np.nonzero(x * x + y * y + z * z < rc * rc)
+        found.append(np.column_stack([i, j, shift[m, i, j].astype(np.int64)]))
     edges = np.concatenate(found)
+    edges = edges[(edges[:, 0] != edges[:, 1]) | edges[:, 2:].any(axis=1)]  # no atom sees itself
     edges = edges[np.lexsort(edges.T[::-1])]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(edges[:, 0], minlength=len(r)))]).astype(np.int64)
     return NeighborList(edges[:, 1].copy(), edges[:, 0].copy(), edges[:, 2:].astype(np.int32), offsets)
 
 
-def images(positions: NDArray[np.float64], cutoff: float, cell: NDArray[np.float64],
-           pbc: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return [M, 3] every lattice shift that can bring two atoms within `cutoff`, and some more.
+def images(difference: NDArray[np.float64], cutoff: float, cell: NDArray[np.float64],
+           pbc: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return [N, N, 3] a shift for each pair, and [M, 3] what to add to it: every shift that can matter.
 
-    With the dual vectors g_k of the periodic lattice vectors, S_k = (d - (r_j - r_i)).g_k for the
-    vector d of a pair, and |d.g_k| < cutoff |g_k|: that bounds S_k.
+    With the dual vectors g_k of the periodic lattice vectors, the vector d of an edge has
+    S_k = (d - (r_j - r_i)).g_k, and |d.g_k| < cutoff |g_k|: that bounds S_k around -(r_j - r_i).g_k.
     """
-    ranges = [np.zeros(1, dtype=np.int64)] * 3
-    if len(positions) and pbc.any():
+    nearest = np.zeros(difference.shape)
+    ranges = [np.zeros(1)] * 3
+    if pbc.any():
         dual = np.linalg.pinv(cell[pbc])  # [3, P], columns g_k
-        fractional = positions @ dual
-        spread = fractional.max(axis=0) - fractional.min(axis=0)
-        reach = np.ceil(spread + cutoff * np.linalg.norm(dual, axis=0)).astype(np.int64) + 1
+        nearest[..., pbc] = -np.rint(difference @ dual)
+        reach = np.floor(cutoff * np.linalg.norm(dual, axis=0) + 0.5) + 1
         for k, m in zip(np.flatnonzero(pbc), reach, strict=True):
             ranges[k] = np.arange(-m, m + 1)
-    return np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)
+    return nearest, np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, 3)

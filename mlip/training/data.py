@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,15 @@ class Dataset:
         """Return the mean number of neighbours of an atom."""
         atoms = sum(len(e.structure) for e in self.examples)
         return sum(len(e.senders) for e in self.edges) / max(atoms, 1)
+
+
+def fingerprint(examples: Sequence[Labelled]) -> str:
+    """Return a sha256 of structures, energies and forces, to tell data sets apart."""
+    digest = hashlib.sha256()
+    for e in examples:
+        for array in (e.structure.numbers, e.structure.positions, e.structure.cell, np.float64(e.energy), e.forces):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def split(examples: Sequence[Labelled], fraction: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:

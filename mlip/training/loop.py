@@ -20,7 +20,7 @@ from mlip.errors import ModelFileError, NonFiniteError
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import BatchPrediction, evaluate
 from mlip.training.config import TrainingConfig
-from mlip.training.data import Batch, Dataset, split
+from mlip.training.data import Batch, Dataset, fingerprint, split
 from mlip.training.metrics import Errors, errors
 
 
@@ -49,8 +49,10 @@ class Trainer:
         self.config, self.folder = config, folder
         self.model = copy.deepcopy(potential.model).requires_grad_(True)
         self.average = copy.deepcopy(potential.model).requires_grad_(False)
-        self.info: ModelInfo = potential.info
+        self.options = {**dataclasses.asdict(config), "data": fingerprint(examples)}
         training, validation = split(examples, config.validation_fraction, config.seed)
+        self.info: ModelInfo = dataclasses.replace(
+            potential.info, description=f"trained on {len(training)} structures, validated on {len(validation)}")
         self.training = Dataset(training, potential)
         self.validation = Dataset(validation, Potential(self.average, self.info))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, amsgrad=True)
@@ -121,7 +123,7 @@ class Trainer:
         state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch,
-                 "config": dataclasses.asdict(self.config)}
+                 "options": self.options}
         partial = self.state_file.with_suffix(".part")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
@@ -129,13 +131,14 @@ class Trainer:
     def _resume(self) -> None:
         try:
             state: dict[str, Any] = torch.load(self.state_file, weights_only=True)
-            options = state["config"]
+            options = state["options"]
         except Exception as error:  # torch raises whatever a damaged archive makes it stumble over
             raise ModelFileError(f"{self.state_file} is damaged ({type(error).__name__}: {error}); delete it to begin "
                                  "anew") from None
-        if options != dataclasses.asdict(self.config):
-            raise ModelFileError(f"{self.folder} holds a run with other options ({options}); "
-                                 "give the same options to resume it, or another folder")
+        if options != self.options:
+            other = sorted(k for k in self.options if options.get(k) != self.options[k])
+            raise ModelFileError(f"{self.folder} holds a run with other options or data; different: "
+                                 f"{', '.join(other)}. Give the same to resume it, or another folder")
         try:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
@@ -160,7 +163,7 @@ def train(potential: Potential, examples: Sequence[Labelled], folder: str | Path
 
     Raises:
         OptionError: too few structures.
-        ModelFileError: the folder holds a run with other options.
+        ModelFileError: the folder holds a run with other options or data.
         NonFiniteError: the loss became NaN or infinite.
     """
     return Trainer(potential, examples, Path(folder), config or TrainingConfig()).fit(progress)

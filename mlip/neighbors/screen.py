@@ -1,0 +1,150 @@
+"""What a list with a skin does at every step: how far atoms have come, and which edges are short."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlip.neighbors.around import closest
+from mlip.neighbors.jit import compiled, kernel
+from mlip.neighbors.lattice import F8, I8
+from mlip.neighbors.ordering import I4, U4
+
+
+class Long(NamedTuple):
+    """The E edges of N atoms within cutoff + skin, sorted by receiver.
+
+    Attributes:
+        offsets: [N + 1] int64, first edge of each receiver.
+        senders: [E] uint32.
+        shifts: [E, 3] int32.
+        shifted: [N] bool, whether any edge of a receiver has a shift.
+        kept: [E] uint32, room for the indices of the edges of each receiver that are short now.
+    """
+
+    offsets: I8
+    senders: U4
+    shifts: I4
+    shifted: NDArray[np.bool_]
+    kept: U4
+
+
+@kernel
+def drift(positions: F8, old: F8, strain: F8, dual: F8, cell: F8, turns: I4) -> float:
+    """Return the largest squared displacement in A^2 beside that of the cell, modulo the lattice.
+
+    Args:
+        positions: [N, 3] A, now.
+        old: [N, 3] A, when the list was made.
+        strain: [3, 3], F: a vector v of the old lattice is now v F.
+        dual: [3, 3] 1/A, columns dual to the rows of the cell, zero where there is no periodicity.
+        cell: [3, 3] A, now; rows zero where there is no periodicity.
+        turns: [N, 3] int32; whole lattice vectors each atom has jumped are written here.
+
+    Returns:
+        The maximum of |r - old F - n.cell|^2; infinite where that or n cannot be told.
+    """
+    largest, wrong = 0.0, 0.0
+    for i in range(len(positions)):
+        x = positions[i, 0] - (old[i, 0] * strain[0, 0] + old[i, 1] * strain[1, 0] + old[i, 2] * strain[2, 0])
+        y = positions[i, 1] - (old[i, 0] * strain[0, 1] + old[i, 1] * strain[1, 1] + old[i, 2] * strain[2, 1])
+        z = positions[i, 2] - (old[i, 0] * strain[0, 2] + old[i, 1] * strain[1, 2] + old[i, 2] * strain[2, 2])
+        a = np.rint(x * dual[0, 0] + y * dual[1, 0] + z * dual[2, 0])
+        b = np.rint(x * dual[0, 1] + y * dual[1, 1] + z * dual[2, 1])
+        c = np.rint(x * dual[0, 2] + y * dual[1, 2] + z * dual[2, 2])
+        if not (abs(a) < 1e9 and abs(b) < 1e9 and abs(c) < 1e9):
+            return math.inf
+        turns[i, 0], turns[i, 1], turns[i, 2] = np.int32(a), np.int32(b), np.int32(c)
+        x -= a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0]
+        y -= a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1]
+        z -= a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2]
+        square = x * x + y * y + z * z
+        largest = max(largest, square)
+        wrong += square - square
+    return largest if wrong == 0.0 else math.inf
+
+
+@kernel
+def turn(edges: Long, turns: I4) -> int:
+    """Correct shifts for atoms that have jumped by whole lattice vectors; return the largest component."""
+    largest = 0
+    for i in range(len(edges.shifted)):
+        shifted = False
+        for e in range(edges.offsets[i], edges.offsets[i + 1]):
+            for k in range(3):
+                s = np.int64(edges.shifts[e, k]) + turns[i, k] - turns[edges.senders[e], k]
+                edges.shifts[e, k] = s
+                largest = max(largest, abs(s))
+                shifted |= s != 0
+        edges.shifted[i] = shifted
+    return largest
+
+
+@compiled
+def screen(positions: F8, cell: F8, limit: float, edges: Long, first: int, last: int, degree: I8) -> None:
+    """Find the edges of the receivers first..last-1 with |(r_j - r_i) + S.cell|^2 < limit A^2.
+
+    Their indices among the edges of the receiver go to `edges.kept`, their number to `degree` [N].
+    """
+    longest = 0
+    for i in range(first, last):
+        longest = max(longest, edges.offsets[i + 1] - edges.offsets[i])
+    squares = np.empty(longest)
+    for i in range(first, last):
+        low, high = edges.offsets[i], edges.offsets[i + 1]
+        square, kept = squares[:high - low], edges.kept[low:high]
+        if edges.shifted[i]:
+            measure_shifted(positions, cell, i, edges.senders[low:high], edges.shifts[low:high], square)
+        else:
+            measure_plain(positions, i, edges.senders[low:high], square)
+        degree[i] = closest(square, limit, kept)
+
+
+@kernel
+def measure_plain(positions: F8, i: int, senders: U4, square: F8) -> None:
+    """Write the squared lengths of edges to the receiver i that have no shift."""
+    px, py, pz = positions[i, 0], positions[i, 1], positions[i, 2]
+    for e in range(len(square)):
+        j = senders[e]
+        x, y, z = positions[j, 0] - px, positions[j, 1] - py, positions[j, 2] - pz
+        square[e] = x * x + y * y + z * z
+
+
+@kernel
+def measure_shifted(positions: F8, cell: F8, i: int, senders: U4, shifts: I4, square: F8) -> None:
+    """Write the squared lengths of edges to the receiver i."""
+    px, py, pz = positions[i, 0], positions[i, 1], positions[i, 2]
+    for e in range(len(square)):
+        j = senders[e]
+        a, b, c = shifts[e, 0], shifts[e, 1], shifts[e, 2]
+        x = positions[j, 0] - px + (a * cell[0, 0] + b * cell[1, 0] + c * cell[2, 0])
+        y = positions[j, 1] - py + (a * cell[0, 1] + b * cell[1, 1] + c * cell[2, 1])
+        z = positions[j, 2] - pz + (a * cell[0, 2] + b * cell[1, 2] + c * cell[2, 2])
+        square[e] = x * x + y * y + z * z
+
+
+@kernel
+def copy_kept(edges: Long, first: int, last: int, offsets: I8, senders: I8, receivers: I8, shifts: I4) -> None:
+    """Write the kept edges of the receivers first..last-1 to where `offsets` [N + 1] puts them.
+
+    Shifts must hold zeros; only others are written.
+    """
+    for i in range(first, last):
+        low, high, old = offsets[i], offsets[i + 1], edges.offsets[i]
+        kept = edges.kept[old:old + high - low]
+        of, to = edges.senders[old:edges.offsets[i + 1]], senders[low:high]
+        for p in range(len(kept)):
+            to[p] = of[kept[p]]
+        to = receivers[low:high]
+        for p in range(len(kept)):
+            to[p] = i
+        if edges.shifted[i]:
+            some, into = edges.shifts[old:edges.offsets[i + 1]], shifts[low:high]
+            for p in range(len(kept)):
+                e = kept[p]
+                into[p, 0] = some[e, 0]
+                into[p, 1] = some[e, 1]
+                into[p, 2] = some[e, 2]

@@ -1,0 +1,51 @@
+"""A model file, structure files, and a short way to run the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ase.build import bulk, molecule
+from ase.io import write
+
+import mlip
+from mlip.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a small random MACE for H, C, O and Cu, float64, whose energy of fcc copper has a minimum."""
+    potential = mlip.create("mace", ["H", "C", "O", "Cu"], seed=0, channels=4, hidden_lmax=1, edge_lmax=2,
+                            correlation=2, radial_mlp=(16,), pair_repulsion=True, cutoff=4.0, dtype="float64",
+                            avg_num_neighbors=4.0)
+    return str(potential.save(tmp_path_factory.mktemp("model") / "small.mlip"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working folder with methanol.xyz, copper.cif, gold.cif and broken.xyz."""
+    monkeypatch.chdir(tmp_path)
+    write("methanol.xyz", molecule("CH3OH"))
+    write("copper.cif", bulk("Cu", "fcc", a=3.4, cubic=True))
+    write("gold.cif", bulk("Au"))
+    Path("broken.xyz").write_text("3\nnothing\n")
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs the command and returns exit code, standard output and standard error."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return command

@@ -1,0 +1,58 @@
+"""models and convert."""
+
+from __future__ import annotations
+
+import pytest
+from ase.build import molecule
+
+import mlip
+
+
+def test_list(run) -> None:
+    code, out, err = run("models", "list")
+    assert (code, err) == (0, "")
+    lines = out.strip().split("\n")
+    assert lines[0].split() == ["name", "family", "size", "where", "licence"]
+    assert lines[1].startswith("mace-acac")
+    assert "bundled" in lines[1]
+    assert any(line.startswith("mace-mp-0b3-medium") for line in lines)
+
+
+def test_show(run, model) -> None:
+    code, out, err = run("models", "show", model)
+    assert (code, err) == (0, "")
+    shown = dict(line.split(maxsplit=1) for line in out.split("\n") if len(line.split(maxsplit=1)) == 2)
+    potential = mlip.load(model)
+    assert shown["family"] == "mace"
+    assert shown["elements"].split() == ["H", "C", "O", "Cu"]
+    assert shown["precision"] == "float64"
+    assert shown["sha256"] == potential.info.sha256
+    assert int(shown["weights"]) == sum(p.numel() for p in potential.model.parameters())
+
+
+def test_show_bundled(run) -> None:
+    code, out, _ = run("models", "show", "mace-acac")
+    assert code == 0
+    assert mlip.load("mace-acac").info.sha256 in out
+
+
+def test_convert(run, model) -> None:
+    code, out, err = run("convert", model, "mine.mlip", "--dtype", "float32", "--name", "mine", "--licence", "MIT",
+                         "--citation", "me", "--training-data", "none", "--description", "random")
+    assert (code, err) == (0, "")
+    converted = mlip.load("mine.mlip")
+    info = converted.info
+    assert (info.name, info.licence, info.citation, info.training_data) == ("mine", "MIT", "me", "none")
+    assert info.description == "random"
+    assert info.sha256 in out
+    assert str(converted.dtype) == "torch.float32"
+    before = mlip.load(model).predict(molecule("CH3OH")).energy
+    assert converted.predict(molecule("CH3OH")).energy == pytest.approx(before, abs=1e-4)
+
+
+def test_convert_keeps_what_is_not_given(run) -> None:
+    assert run("convert", "mace-acac", "copy.mlip", "--name", "copy")[0] == 0
+    old, new = mlip.load("mace-acac").info, mlip.load("copy.mlip").info
+    assert new.name == "copy"
+    assert (new.family, new.licence, new.validation) == (old.family, old.licence, old.validation)
+    assert new.sha256 != old.sha256

@@ -1,0 +1,112 @@
+"""Whatever is wrong with a command line: exit code 2, one line that says what, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlip.cli.main import main, parser
+
+COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("models",), ("models", "list"), ("models", "show"),
+            ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",), ("verify", "neighbors"),
+            ("verify", "model")]
+
+MISTAKES = {
+    "no such model": ("predict methanol.xyz -m mace-acax", "ModelNotFoundError", "did you mean mace-acac"),
+    "no such model path": ("relax methanol.xyz -m absent/model.mlip", "ModelNotFoundError", "absent/model.mlip"),
+    "a structure for a model": ("md methanol.xyz -m methanol.xyz", "ModelFileError", "methanol.xyz"),
+    "model that is a folder": ("models show .", "ModelFileError", "folder"),
+    "no such file": ("predict absent.xyz -m MODEL", "StructureError", "no file absent.xyz"),
+    "broken file": ("md broken.xyz -m MODEL", "StructureError", "broken.xyz cannot be read"),
+    "file without structures": ("relax MODEL -m MODEL", "StructureError", "cannot be read"),
+    "unknown element": ("relax gold.cif -m MODEL", "UnknownElementError", "Au"),
+    "unknown dtype": ("predict methanol.xyz -m MODEL --dtype float16", "OptionError", "float32"),
+    "unknown device": ("predict methanol.xyz -m MODEL --device abacus", "OptionError", "cuda"),
+    "unknown optimizer": ("relax methanol.xyz -m MODEL --optimizer bfgs", "OptionError", "lbfgs, fire"),
+    "bad fmax": ("relax methanol.xyz -m MODEL --fmax 0", "OptionError", "fmax"),
+    "cell of a molecule": ("relax methanol.xyz -m MODEL --cell", "StructureError", "three periodic directions"),
+    "no steps": ("md methanol.xyz -m MODEL --steps 0", "OptionError", "steps"),
+    "bad seed": ("md methanol.xyz -m MODEL --seed -1", "OptionError", "seed"),
+    "bad time step": ("md methanol.xyz -m MODEL --timestep nan", "OptionError", "timestep"),
+    "trajectory of another kind": ("md methanol.xyz -m MODEL -o run.dcd", "OptionError", ".xyz"),
+    "trajectory in no folder": ("md methanol.xyz -m MODEL -o absent/run.xyz", "OptionError", "no folder absent"),
+    "result of no kind": ("predict methanol.xyz -m MODEL -o results.abc", "OptionError", "ending"),
+    "result without ending": ("relax methanol.xyz -m MODEL -o results", "OptionError", "ending"),
+    "result is a folder": ("relax methanol.xyz -m MODEL -o .", "OptionError", "folder"),
+    "convert into no folder": ("convert MODEL absent/new.mlip", "ModelNotFoundError", "absent"),
+    "convert to half": ("convert MODEL new.mlip --dtype half", "OptionError", "float64"),
+    "quickstart over a file": ("quickstart -o methanol.xyz", "FileExistsError", "methanol.xyz"),
+    "quickstart without steps": ("quickstart --steps 0", "OptionError", "steps"),
+    "train on nothing": ("train absent.xyz -o run", "StructureError", "no file"),
+}
+
+
+@pytest.mark.parametrize("name", list(MISTAKES))
+def test_one_line(run, model, name) -> None:
+    line, kind, text = MISTAKES[name]
+    code, out, err = run(*line.replace("MODEL", model).split())
+    assert code == 2
+    assert err.startswith(f"mlip {line.split()[0]}: {kind}: ")
+    assert text in err
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+    assert "written" not in out
+
+
+@pytest.mark.parametrize("line", ["", "dance", "md", "md methanol.xyz", "md methanol.xyz -m x --engine abacus",
+                                  "md methanol.xyz -m x --steps many", "models", "predict -m x", "bench", "verify",
+                                  "relax methanol.xyz -m x --speed 3", "train methanol.xyz"])
+def test_argparse_mistakes(run, line) -> None:
+    code, out, err = run(*line.split())
+    assert code == 2
+    assert out == ""
+    assert err.startswith("usage: mlip")
+    assert "error: " in err.split("\n")[-2]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help(run, command) -> None:
+    code, out, err = run(*command, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: mlip {' '.join(command)}")
+
+
+def test_every_command_is_tested_here() -> None:
+    choices = next(a.choices for a in parser()._actions if a.dest == "command")
+    assert set(choices) == {command[0] for command in COMMANDS}
+
+
+def test_top_level(run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command[0] in out for command in COMMANDS)
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("mlip-md ")
+
+
+def test_debug_shows_the_traceback(place, model) -> None:
+    with pytest.raises(ValueError, match="no file"):
+        main(["--debug", "predict", "absent.xyz", "-m", model])
+
+
+def test_interruption(run, model, monkeypatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlip.simulation.relax", stop)
+    code, _, err = run("relax", "methanol.xyz", "-m", model)
+    assert code == 130
+    assert err.strip() == "stopped"
+
+
+def test_as_a_process() -> None:
+    """The parser alone must not load torch: help is quick."""
+    code = ("import sys\nfrom mlip.cli.main import parser\nparser().format_help()\n"
+            "assert 'torch' not in sys.modules and 'ase' not in sys.modules, 'heavy'")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False,
+                          cwd=Path(__file__).resolve().parents[2])
+    assert done.returncode == 0, done.stderr
