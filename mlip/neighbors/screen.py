@@ -6,10 +6,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlip.neighbors.around import closest
-from mlip.neighbors.jit import compiled, kernel
+from mlip.neighbors.around import closest, lower_bound
+from mlip.neighbors.jit import inner, kernel
 from mlip.neighbors.lattice import F8, I8
 from mlip.neighbors.ordering import I4, U4
 
@@ -21,14 +20,14 @@ class Long(NamedTuple):
         offsets: [N + 1] int64, first edge of each receiver.
         senders: [E] uint32.
         shifts: [E, 3] int32.
-        shifted: [N] bool, whether any edge of a receiver has a shift.
+        plain: [N] int64, how many edges of each receiver have no shift; they are its first ones.
         kept: [E] uint32, room for the indices of the edges of each receiver that are short now.
     """
 
     offsets: I8
     senders: U4
     shifts: I4
-    shifted: NDArray[np.bool_]
+    plain: I8
     kept: U4
 
 
@@ -71,39 +70,49 @@ def drift(positions: F8, old: F8, strain: F8, dual: F8, cell: F8, turns: I4) -> 
 def turn(edges: Long, turns: I4) -> int:
     """Correct shifts for atoms that have jumped by whole lattice vectors; return the largest component."""
     largest = 0
-    for i in range(len(edges.shifted)):
-        shifted = False
+    for i in range(len(edges.plain)):
         for e in range(edges.offsets[i], edges.offsets[i + 1]):
             for k in range(3):
                 s = np.int64(edges.shifts[e, k]) + turns[i, k] - turns[edges.senders[e], k]
                 edges.shifts[e, k] = s
                 largest = max(largest, abs(s))
-                shifted |= s != 0
-        edges.shifted[i] = shifted
+    put_plain_first(edges)
     return largest
 
 
-@compiled
-def screen(positions: F8, cell: F8, limit: float, edges: Long, first: int, last: int, degree: I8) -> None:
-    """Find the edges of the receivers first..last-1 with |(r_j - r_i) + S.cell|^2 < limit A^2.
-
-    Their indices among the edges of the receiver go to `edges.kept`, their number to `degree` [N].
-    """
-    longest = 0
-    for i in range(first, last):
-        longest = max(longest, edges.offsets[i + 1] - edges.offsets[i])
-    squares = np.empty(longest)
-    for i in range(first, last):
-        low, high = edges.offsets[i], edges.offsets[i + 1]
-        square, kept = squares[:high - low], edges.kept[low:high]
-        if edges.shifted[i]:
-            measure_shifted(positions, cell, i, edges.senders[low:high], edges.shifts[low:high], square)
-        else:
-            measure_plain(positions, i, edges.senders[low:high], square)
-        degree[i] = closest(square, limit, kept)
+@kernel
+def put_plain_first(edges: Long) -> None:
+    """Exchange edges of each receiver so that those without a shift come first, and count them."""
+    senders, shifts = edges.senders, edges.shifts
+    for i in range(len(edges.plain)):
+        p = edges.offsets[i]
+        for e in range(edges.offsets[i], edges.offsets[i + 1]):
+            if shifts[e, 0] == 0 and shifts[e, 1] == 0 and shifts[e, 2] == 0:
+                senders[e], senders[p] = senders[p], senders[e]
+                for k in range(3):
+                    shifts[e, k], shifts[p, k] = shifts[p, k], shifts[e, k]
+                p += 1
+        edges.plain[i] = p - edges.offsets[i]
 
 
 @kernel
+def screen(positions: F8, cell: F8, limit: float, edges: Long, first: int, last: int, squares: F8,
+           degree: I8) -> None:
+    """Find the edges of the receivers first..last-1 with |(r_j - r_i) + S.cell|^2 < limit A^2.
+
+    Their indices among the edges of the receiver go to `edges.kept`, their number to `degree` [N];
+    `squares` is room for the edges of one receiver.
+    """
+    for i in range(first, last):
+        low, high = edges.offsets[i], edges.offsets[i + 1]
+        middle = low + edges.plain[i]
+        measure_plain(positions, i, edges.senders[low:middle], squares[:middle - low])
+        measure_shifted(positions, cell, i, edges.senders[middle:high], edges.shifts[middle:high],
+                        squares[middle - low:high - low])
+        degree[i] = closest(squares[:high - low], limit, edges.kept[low:high])
+
+
+@inner
 def measure_plain(positions: F8, i: int, senders: U4, square: F8) -> None:
     """Write the squared lengths of edges to the receiver i that have no shift."""
     px, py, pz = positions[i, 0], positions[i, 1], positions[i, 2]
@@ -113,7 +122,7 @@ def measure_plain(positions: F8, i: int, senders: U4, square: F8) -> None:
         square[e] = x * x + y * y + z * z
 
 
-@kernel
+@inner
 def measure_shifted(positions: F8, cell: F8, i: int, senders: U4, shifts: I4, square: F8) -> None:
     """Write the squared lengths of edges to the receiver i."""
     px, py, pz = positions[i, 0], positions[i, 1], positions[i, 2]
@@ -141,9 +150,10 @@ def copy_kept(edges: Long, first: int, last: int, offsets: I8, senders: I8, rece
         to = receivers[low:high]
         for p in range(len(kept)):
             to[p] = i
-        if edges.shifted[i]:
+        plain = edges.plain[i]
+        if plain < edges.offsets[i + 1] - old:
             some, into = edges.shifts[old:edges.offsets[i + 1]], shifts[low:high]
-            for p in range(len(kept)):
+            for p in range(lower_bound(kept, len(kept), plain), len(kept)):
                 e = kept[p]
                 into[p, 0] = some[e, 0]
                 into[p, 1] = some[e, 1]

@@ -13,7 +13,7 @@ from mlip.neighbors.celllist import FEW_ATOMS, neighbor_list, room_for_edges
 from mlip.neighbors.edges import NeighborList
 from mlip.neighbors.inputs import array_of_cell, checked_cutoff, checked_positions, flags, require_lattice
 from mlip.neighbors.lattice import F8
-from mlip.neighbors.screen import Long, copy_kept, drift, screen, turn
+from mlip.neighbors.screen import Long, copy_kept, drift, put_plain_first, screen, turn
 from mlip.neighbors.workers import available_threads, work_through
 
 
@@ -79,10 +79,9 @@ class VerletSkin:
 
     def _keep(self, edges: NeighborList, r: F8, cell: F8, pbc: NDArray[np.bool_]) -> None:
         """Keep a list for cutoff + skin, and the structure it was made for."""
-        shifted = np.zeros(len(r), dtype=np.bool_)
-        shifted[edges.receivers[edges.shifts.any(axis=1)]] = True
-        self._edges = Long(edges.offsets, edges.senders.astype(np.uint32), edges.shifts.copy(), shifted,
-                           np.empty(len(edges.senders), dtype=np.uint32))
+        self._edges = Long(edges.offsets, edges.senders.astype(np.uint32), edges.shifts.copy(),
+                           np.zeros(len(r), dtype=np.int64), np.empty(len(edges.senders), dtype=np.uint32))
+        put_plain_first(self._edges)
         self._positions, self._cell, self._pbc = r.copy(), cell, pbc
         self._dual = dual_of(cell, pbc)
 
@@ -121,7 +120,12 @@ class VerletSkin:
         bounds = np.searchsorted(edges.offsets, np.linspace(0, len(edges.senders), parts + 1)).tolist()
         bounds[0], bounds[-1] = 0, len(r)
         offsets = np.zeros(len(r) + 1, dtype=np.int64)
-        work_through(lambda first, last: screen(r, h, limit, edges, first, last, offsets[1:]), bounds, threads)
+        longest = int(np.diff(edges.offsets).max(initial=0))
+
+        def screening(first: int, last: int) -> None:
+            screen(r, h, limit, edges, first, last, np.empty(longest), offsets[1:])
+
+        work_through(screening, bounds, threads)
         np.cumsum(offsets, out=offsets)
         senders, receivers, shifts = room_for_edges(int(offsets[-1]))
         work_through(lambda first, last: copy_kept(edges, first, last, offsets, senders, receivers, shifts),

@@ -41,8 +41,6 @@ def openmm_box(atoms: Atoms) -> Atoms:
     vectors = lower.array.copy()
     for i, j in ((2, 1), (2, 0), (1, 0)):
         vectors[i] -= vectors[j] * np.round(vectors[i, j] / vectors[j, j])
-        half = 0.5 * vectors[j, j] * (1 - 1e-12)  # OpenMM refuses half a vector that rounding made larger
-        vectors[i, j] = np.clip(vectors[i, j], -half, half)
     turned.positions = turned.positions @ rotation.T
     if turned.has("momenta"):
         turned.set_momenta(turned.get_momenta() @ rotation.T)

@@ -56,6 +56,18 @@ def test_one_line(run, model, name) -> None:
     assert "written" not in out
 
 
+@pytest.mark.parametrize("line", ["md methanol.xyz -o run.dcd", "md methanol.xyz -o absent/run.xyz",
+                                  "relax methanol.xyz -o results.abc", "predict methanol.xyz -o absent/results.xyz"])
+def test_targets_are_checked_before_the_work(run, monkeypatch, line) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("worked in vain")
+
+    monkeypatch.setattr("mlip.checkpoints.load", work)
+    code, _, err = run(*line.split(), "-m", "mace-acac")
+    assert code == 2
+    assert "cannot write" in err
+
+
 @pytest.mark.parametrize("line", ["", "dance", "md", "md methanol.xyz", "md methanol.xyz -m x --engine abacus",
                                   "md methanol.xyz -m x --steps many", "models", "predict -m x", "bench", "verify",
                                   "relax methanol.xyz -m x --speed 3", "train methanol.xyz"])

@@ -56,6 +56,17 @@ def test_shared_structures(binding, structures, name) -> None:
     check(structures[name], binding)
 
 
+def test_rounding_does_not_break_the_reduced_form() -> None:
+    """Hexagonal and cubic primitive cells sit exactly at half a vector, where the last digit decides."""
+    rng = np.random.default_rng(0)
+    for a in np.linspace(2.5, 4.5, 100):
+        for atoms in (bulk("Cu", "fcc", a=a), bulk("Cu", "bcc", a=a), bulk("Cu", "hcp", a=a, c=1.6 * a)):
+            atoms.set_cell(atoms.cell.array @ np.linalg.qr(rng.normal(size=(3, 3)))[0])
+            box = openmm_box(atoms)
+            assert topology_of(box).getPeriodicBoxVectors() is not None
+            assert box.get_volume() == pytest.approx(atoms.get_volume(), rel=1e-11)
+
+
 def test_random_cells(binding) -> None:
     rng = np.random.default_rng(4)
     for _ in range(20):
