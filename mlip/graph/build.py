@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.atomgraph import AtomGraph
+from mlip.graph.origin import near_origin
 from mlip.graph.structure import MIN_DISTANCE, Structure
 from mlip.neighbors import NeighborList, neighbor_list
 
@@ -39,7 +40,7 @@ def check_distances(structure: Structure, edges: NeighborList) -> None:
 def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequence[str] = ("default",),
                 dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu",
                 edges: Sequence[NeighborList] | None = None) -> AtomGraph:
-    """Return the batch graph of some structures.
+    """Return the batch graph of some structures; in float32, each moved next to the origin (`near_origin`).
 
     Args:
         structures: B structures.
@@ -57,6 +58,8 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
         edges = [neighbor_list(s.positions, cutoff, s.cell, s.pbc) for s in structures]
     for structure, lists in zip(structures, edges, strict=True):
         check_distances(structure, lists)
+    placed = [near_origin(s, e) if dtype == torch.float32 else (s.positions, e.shifts)
+              for s, e in zip(structures, edges, strict=True)]
     sizes = np.array([len(s) for s in structures], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(sizes)])[: len(structures)]
 
@@ -74,11 +77,11 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     receivers = joined([e.receivers + o for e, o in zip(edges, first, strict=True)], (), np.int64)
     volumes = np.array([np.nan if s.volume is None else s.volume for s in structures], dtype=np.float64)
     return AtomGraph(
-        positions=floats(joined([s.positions for s in structures], (3,), np.float64)),
+        positions=floats(joined([r for r, _ in placed], (3,), np.float64)),
         numbers=integers(joined([s.numbers for s in structures], (), np.int64)),
         cell=floats(joined([s.cell for s in structures], (3, 3), np.float64)),
         edge_index=integers(np.stack([senders, receivers])),
-        shifts=floats(joined([e.shifts for e in edges], (3,), np.float64)),
+        shifts=floats(joined([s for _, s in placed], (3,), np.float64)),
         batch=integers(np.repeat(np.arange(len(structures)), sizes)),
         volume=floats(volumes),
         charge=integers([s.charge for s in structures]),

@@ -18,7 +18,8 @@ def test_quickstart(run) -> None:
     code, out, err = run("quickstart", "--steps", 4, "-o", "first")
     assert code == 0
     assert err == ""  # no progress bar where nobody looks
-    for text in (f"model     {mlip.load('mace-acac').info.name}", "acetylacetone", "ASE", "OpenMM", "mean temperature", "first/quickstart.png"):
+    name = mlip.load("mace-acac").info.name
+    for text in (f"model     {name}", "acetylacetone", "ASE", "OpenMM", "mean temperature", "first/quickstart.png"):
         assert text in out.replace("\\", "/")
     assert Path("first/quickstart.png").stat().st_size > 10_000
 
