@@ -43,8 +43,11 @@ def prepare(positions: F8, cell: F8, pbc: NDArray[np.bool_], cutoff: float) -> t
         outcome = BAD_LATTICE
     if not np.isfinite(span[6]):
         outcome = NOT_FINITE
-    few = positions if outcome == GOOD else np.zeros((1, 3))
-    return outcome, lattice, grid, order_atoms(few, lattice, grid)
+    if outcome != GOOD:  # whatever the numbers are: one atom in one bin
+        positions = np.zeros((1, 3))
+        for k in range(3):
+            grid.bins[k] = 1
+    return outcome, lattice, grid, order_atoms(positions, lattice, grid)
 
 
 def parts_of(atoms: Ordered, threads: int) -> list[int]:
@@ -61,8 +64,15 @@ def room_for_edges(edges: int) -> tuple[I8, I8, I4]:
 
     One large block is much cheaper to get from the system than three of a few MB: it comes in large
     pages, or as the block that was given back last.
+
+    Raises:
+        StructureError: there is not so much memory.
     """
-    block = np.zeros(2 * edges + (3 * edges + 1) // 2, dtype=np.int64)
+    try:
+        block = np.zeros(2 * edges + (3 * edges + 1) // 2, dtype=np.int64)
+    except MemoryError:
+        raise StructureError(f"the structure has {edges:,} edges within the cutoff, too many for the memory "
+                             f"({28e-9 * edges:.0f} GB); are positions, cell and cutoff in Angstrom?") from None
     return block[:edges], block[edges:2 * edges], block[2 * edges:].view(np.int32)[:3 * edges].reshape(edges, 3)
 
 

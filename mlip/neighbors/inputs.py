@@ -12,20 +12,26 @@ from mlip.neighbors.lattice import SMALLEST_VECTOR, make_lattice
 
 
 def checked_positions(positions: ArrayLike) -> NDArray[np.float64]:
-    """Return positions as a C-contiguous float64 array [N, 3]; their values are not looked at.
+    """Return positions as a plain writeable float64 array [N, 3]; their values are not looked at.
 
     Raises:
         StructureError: not numbers, or not of shape [N, 3].
     """
-    try:
-        r = np.ascontiguousarray(positions, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise StructureError(f"positions cannot be read as numbers: {error}") from None
+    r = _floats(positions, "positions")
     if r.ndim != 2 or r.shape[1] != 3:
         if r.size == 0 and np.ndim(positions) <= 2:  # an empty list has the shape (0,)
             return np.zeros((0, 3))
         raise StructureError(f"positions must have shape (N, 3), in Angstrom; {np.shape(positions)} was given")
     return r
+
+
+def _floats(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Return numbers as an array that is contiguous, aligned and writeable: numba compiles for each kind anew."""
+    try:
+        array = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StructureError(f"{name} cannot be read as numbers: {error}") from None
+    return array if array.flags.carray else array.copy()
 
 
 def require_finite(positions: NDArray[np.float64]) -> None:
@@ -65,17 +71,14 @@ def flags(pbc: bool | ArrayLike) -> NDArray[np.bool_]:
 
 
 def array_of_cell(cell: ArrayLike | None) -> NDArray[np.float64]:
-    """Return a cell as a C-contiguous array [3, 3] in A, zero if None; its values are not looked at.
+    """Return a cell as a plain array [3, 3] in A, zero if None; its values are not looked at.
 
     Raises:
         StructureError: not numbers, or neither of shape [3, 3] nor [3].
     """
     if cell is None:
         return np.zeros((3, 3))
-    try:
-        h = np.ascontiguousarray(cell, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise StructureError(f"cell cannot be read as numbers: {error}") from None
+    h = _floats(cell, "cell")
     if h.shape == (3,):
         h = np.diag(h).copy()
     if h.shape != (3, 3):

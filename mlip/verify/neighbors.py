@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlip.errors import OptionError
 from mlip.neighbors import NeighborList, VerletSkin, neighbor_list
 from mlip.neighbors.brute import brute_force
-from mlip.verify.structures import CLASSES, Case
+from mlip.verify.neighbor_cases import CLASSES, Case
 
 SKIN_STEPS = 6
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -79,7 +78,6 @@ def test_bench_neighbors(run) -> None:
     assert run("bench", "neighbors", "--sizes", 32, "--threads", 1, "--json", "absent/rows.json")[0] == 2
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlip.verify.neighbors") is None, reason="not written yet")
 def test_verify_neighbors(run) -> None:
     code, out, err = run("verify", "neighbors", "--cases", 20, "--seed", 5)
     assert (code, err) == (0, "")
