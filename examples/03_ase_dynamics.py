@@ -2,7 +2,7 @@
 
     python examples/03_ase_dynamics.py [output folder]
 
-Writes nve.traj, nvt.xyz and nvt.pdb into the folder, by default a new temporary one.
+Writes nve.traj, nvt.xyz, nvt.topology.pdb and nvt.final.xyz into the folder, by default a new temporary one.
 """
 
 import sys
@@ -40,10 +40,11 @@ print(f"NVE: {len(total)} frames, the total energy varies by {spread:.3f} meV/at
 
 # 2. The same in one call: a plan in, a record out. Here with a thermostat (Langevin).
 plan = Plan(steps=200, timestep=0.5, ensemble="nvt", temperature=300, friction=20, every=10)
-record = run_ase(relaxed, potential, plan)
-print(f"NVT: {len(record.frames)} frames, mean temperature of the second half "
+record = run_ase(relaxed, potential, plan, trajectory=folder / "nvt.xyz")
+print(f"NVT: {len(record.time)} frames, mean temperature of the second half "
       f"{record.temperature[len(record.temperature) // 2:].mean():.0f} K (a small molecule fluctuates a lot)")
 print(f"     {record.steps_per_second:.0f} steps per second")
 
-# Extended XYZ with a PDB topology beside it: `mdtraj.load("nvt.xyz", top="nvt.pdb")` reads both.
-print(f"written: {record.write(folder / 'nvt.xyz')}")
+# Extended XYZ with a PDB topology beside it: `mdtraj.load("nvt.xyz", top="nvt.topology.pdb")` reads both. The last
+# structure with its momenta is in nvt.final.xyz: a run that starts from it goes on.
+print(f"written: {folder}/nvt.xyz, nvt.topology.pdb, nvt.final.xyz")

@@ -59,6 +59,10 @@ class InstallationError(MLIPError, ImportError):
     """The installation is damaged, e.g. two distributions share the import name `mlip`."""
 
 
+class EngineMismatchError(MLIPError, ArithmeticError):
+    """Two engines give different energies for one structure."""
+
+
 class NonFiniteError(MLIPError, ArithmeticError):
     """A prediction holds NaN or infinity; `atoms` lists the indices of the atoms concerned."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlip.checkpoints import Potential
 from mlip.checkpoints.evaluator import Evaluator
 from mlip.errors import MLIPError, ModelFileError, NonFiniteError, OptionError, TopologyError
-from mlip.graph import Structure, check_elements
+from mlip.graph import Structure
 from mlip.potentials.residents import ModelReference, find, resolve
 from mlip.potentials.settings import Settings
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
@@ -90,13 +90,13 @@ class Computation:
 
     def _prepare(self, potential: Potential) -> Evaluator:
         s = self.settings
-        check_elements(s.numbers, potential.model.config.atomic_numbers)
         heads = potential.heads
         if len(heads) > 1 if s.head is None else s.head not in heads:
             raise OptionError(f"head={s.head!r}: choose one of the heads of the model with head=...: "
                               f"{', '.join(heads)}")
         template = Structure.create(s.numbers, np.zeros((len(s.numbers), 3)), charge=s.charge, spin=s.spin,
                                     head=s.head)
+        potential.check([template])
         self._template = replace(template, pbc=np.full(3, s.periodic))
         self._offset = _isolated_energy(potential, template) if s.energy == "interaction" else 0.0
         self._evaluator = Evaluator(potential, s.skin)

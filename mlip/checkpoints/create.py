@@ -42,7 +42,7 @@ def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff:
     numbers = tuple(sorted(set(atomic_numbers(elements))))
     settings = kind.config.from_dict({**config, "atomic_numbers": numbers, "cutoff": cutoff})
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = build(settings, as_dtype(dtype, torch.float32))
     return Potential(model, ModelInfo(family=family, description=f"untrained, seed {seed}"))
 
@@ -55,7 +55,7 @@ def build(config: ModelConfig, dtype: torch.dtype) -> EnergyModel:
 
 
 def from_weights(config: ModelConfig, weights: Mapping[str, Tensor], info: ModelInfo,
-                 path: Path | None = None) -> Potential:
+                 path: Path | None = None, identity: str | None = None) -> Potential:
     """Return the potential of a configuration and its state dict; keeps the dtype of the weights.
 
     Raises:
@@ -70,7 +70,7 @@ def from_weights(config: ModelConfig, weights: Mapping[str, Tensor], info: Model
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise UnsupportedModelError(f"the weights do not fit the configuration: {error}") from None
-    return Potential(model, info, path)
+    return Potential(model, info, path, identity)
 
 
 def from_reference(family: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Potential:

@@ -32,15 +32,16 @@ def content_hash(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
     return digest.hexdigest()
 
 
-def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a model file; the file appears whole or not at all.
+def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Write a model file and return its sha256; the file appears whole or not at all.
 
     Args:
         path: target.
-        header: JSON-compatible: `config` and `info`.
+        header: JSON-compatible: `config`, `info` and `summary` (what a reader may want to see without the tensors).
         tensors: the state dict.
     """
-    document = {"format": FORMAT, "version": VERSION, **header, "sha256": content_hash(header, tensors)}
+    identity = content_hash(header, tensors)
+    document = {"format": FORMAT, "version": VERSION, **header, "sha256": identity}
     data = to_bytes({k: v.contiguous() for k, v in tensors.items()}, {FORMAT: json.dumps(document, sort_keys=True)})
     if not path.parent.is_dir():
         raise ModelNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
@@ -51,9 +52,11 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         with temporary.open("xb") as file:  # unlike tempfile's, readable for whom the umask allows it
             file.write(data)
         os.replace(temporary, path)
-    except BaseException:
+    except OSError as error:
+        raise ModelFileError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+    return identity
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -85,9 +88,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if version > VERSION:
         raise ModelFileError(f"{path} has the format version {version}, newer than this mlip-md reads ({VERSION}); "
                              "upgrade with: pip install -U mlip-md")
-    stored, header = document.get("sha256"), {part: document.get(part) for part in ("config", "info")}
+    stored, header = document.get("sha256"), {part: document.get(part) for part in ("config", "info", "summary")}
     if not isinstance(stored, str) or not all(isinstance(part, dict) for part in header.values()):
-        raise ModelFileError(f"{path}: the header is damaged (config, info or sha256 is missing)")
+        raise ModelFileError(f"{path}: the header is damaged (config, info, summary or sha256 is missing)")
     actual = content_hash(header, tensors)
     if actual != stored:
         raise ModelFileError(f"{path} was altered or damaged: its contents have the hash {actual[:16]}..., "

@@ -24,7 +24,8 @@ class ModelInfo:
         description: what the model is good for and what not.
         validation: errors on held-out data, e.g. {"energy_mae_mev_per_atom": 0.5}.
         units: units of the numbers the model works in.
-        sha256: hash of configuration and weights.
+        sha256: identity of the model: the hash of its header and tensors (`.mlip`), or of the file a foreign model
+            was read from. A change of precision in memory keeps it.
     """
 
     family: str

@@ -12,6 +12,7 @@ from mlip.checkpoints import catalogue
 from mlip.checkpoints import format as file_format
 from mlip.checkpoints.create import from_reference, from_weights
 from mlip.checkpoints.info import ModelInfo
+from mlip.checkpoints.options import as_dtype
 from mlip.checkpoints.potential import Potential
 from mlip.errors import ModelFileError, ModelNotFoundError, OptionError
 from mlip.models import family as family_of
@@ -43,7 +44,8 @@ def load(name_or_path: str | Path, device: torch.device | str | None = None,
     if not isinstance(name_or_path, (str, Path)):
         raise OptionError(f"a model is given by its name or path; got {type(name_or_path).__name__}")
     path, entry = _find(name_or_path)
-    potential = _own(path) if _is_safetensors(path) else _foreign(path, entry)
+    double = as_dtype(dtype, torch.float32) == torch.float64
+    potential = _own(path) if _is_safetensors(path) else _foreign(path, entry, double)
     return potential.to(device=device, dtype=dtype)
 
 
@@ -81,15 +83,18 @@ def _own(path: Path) -> Potential:
         config = family_of(info.family).config.from_dict(document["config"])
     except OptionError as error:  # an unknown family, or a configuration of a later version
         raise ModelFileError(f"{path}: {error}; a newer mlip-md may read it") from None
-    return from_weights(config, tensors, info, path.resolve())
+    return from_weights(config, tensors, info, path.resolve(), document["sha256"])
 
 
-def _foreign(path: Path, entry: catalogue.Entry | None) -> Potential:
+def _foreign(path: Path, entry: catalogue.Entry | None, double: bool) -> Potential:
+    """Import a foreign file; with `double`, float32 weights become float64 before the change of layout rounds them."""
     from mlip.checkpoints.mace_torch import read_mace_torch
 
     state_dict, config = read_mace_torch(path)
+    if double:
+        state_dict = {k: v.double() if v.is_floating_point() else v for k, v in state_dict.items()}
     potential = from_reference("mace", state_dict, config)
     entry = entry or catalogue.identify(path)
     info = entry.info() if entry else ModelInfo(
         family="mace", name=path.stem, description=f"imported from the mace-torch file {path.name}")
-    return Potential(potential.model, info, path.resolve())
+    return Potential(potential.model, info, path.resolve(), catalogue.sha256_of(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from mlip.checkpoints import format as file_format
 from mlip.checkpoints.info import ModelInfo
 from mlip.elements import SYMBOLS
 from mlip.errors import NonFiniteError, StructureError
-from mlip.graph import AtomGraph, Structure, build_graph, check_elements
+from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_neutral
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
 from mlip.nn.derivatives import BatchPrediction, evaluate
@@ -45,22 +46,32 @@ class Prediction:
 
 
 class Potential:
-    """A model, its provenance and the file it came from. Immutable; `to` returns a new one."""
+    """A model, its provenance and the file it came from. Its weights must not change; `to` returns a new one."""
 
-    def __init__(self, model: EnergyModel, info: ModelInfo, path: Path | None = None) -> None:
+    def __init__(self, model: EnergyModel, info: ModelInfo, path: Path | None = None,
+                 identity: str | None = None) -> None:
+        """Take over a model; it is frozen and set to evaluation.
+
+        Args:
+            model: weights; belongs to the potential from now on.
+            info: provenance; its sha256 is not used.
+            path: file the model can be loaded from again.
+            identity: sha256 of what the model was read from; by default that of its content.
+        """
         self.model = model.eval().requires_grad_(False)
         self._info = info
+        self._identity = identity
         self.path = path
 
     def __repr__(self) -> str:
-        return (f"Potential({self.info.name or self.info.family!r}, elements={''.join(self.elements[:12])}, "
+        return (f"Potential({self._info.name or self._info.family!r}, elements={''.join(self.elements[:12])}, "
                 f"cutoff={self.cutoff:g} A, {str(self.dtype).removeprefix('torch.')}, {self.device})")
 
     @cached_property
     def info(self) -> ModelInfo:
-        """Family, licence, citation, training data, units and sha256 of the weights."""
-        header, tensors = self._content()
-        return ModelInfo(**{**self._info.to_dict(), "sha256": file_format.content_hash(header, tensors)})
+        """Family, licence, citation, training data, units and sha256 of the model."""
+        identity = self._identity or file_format.content_hash(*self._content())
+        return dataclasses.replace(self._info, sha256=identity)
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -96,15 +107,26 @@ class Potential:
             return self
         with torch.inference_mode(False):  # weights made in a caller's inference mode could not be differentiated
             model = copy.deepcopy(self.model).to(device=new_device, dtype=new_dtype)
-        return Potential(model, self._info, self.path)
+        return Potential(model, self._info, self.path, self.info.sha256)
 
     def graph(self, structures: Sequence[Structure],
               edges: Sequence[NeighborList] | None = None) -> AtomGraph:
-        """Return the batch graph of structures for this model; checks the elements."""
+        """Return the batch graph of structures for this model, after `check`."""
+        self.check(structures)
+        return build_graph(structures, self.cutoff, heads=self.heads, device=self.device, edges=edges)
+
+    def check(self, structures: Sequence[Structure]) -> None:
+        """Check that the model was made for structures like these.
+
+        Raises:
+            UnknownElementError: elements the model does not know.
+            StructureError: a charge or spin, where the model reads none.
+        """
+        config = self.model.config
         for structure in structures:
-            check_elements(structure.numbers, self.model.config.atomic_numbers)
-        return build_graph(structures, self.cutoff, heads=self.heads, dtype=self.dtype, device=self.device,
-                           edges=edges)
+            check_elements(structure.numbers, config.atomic_numbers)
+            if not config.reads_charge_and_spin:
+                check_neutral(structure)
 
     def evaluate(self, structures: Sequence[Structure], *, forces: bool = True, stress: bool = True,
                  edges: Sequence[NeighborList] | None = None) -> list[Prediction]:
@@ -160,13 +182,21 @@ class Potential:
         """Write the potential to one file (`.mlip`, safetensors with a JSON header) and return its path."""
         header, tensors = self._content()
         target = Path(path).expanduser()
-        file_format.write(target, header, tensors)
-        self.path = target.resolve()
+        identity = file_format.write(target, header, tensors)
+        if self.path is None:  # from now on it can be found again; a loaded one keeps its first file
+            self.path = target.resolve()
+            self._identity = identity
+            self.__dict__.pop("info", None)
         return target
 
     def _content(self) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
         info = {k: v for k, v in self._info.to_dict().items() if k != "sha256"}
-        header: dict[str, object] = {"config": self.model.config.to_dict(), "info": info}
+        energies = self.model.atomic_energies.tolist()
+        header: dict[str, object] = {
+            "config": self.model.config.to_dict(), "info": info,
+            "summary": {"elements": list(self.elements), "precision": str(self.dtype).removeprefix("torch."),
+                        "isolated_energies": {head: dict(zip(self.elements, row, strict=True))
+                                              for head, row in zip(self.heads, energies, strict=True)}}}
         return header, {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
 
 

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlip.errors import OptionError
+
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from mlip.checkpoints import Potential
 
 Commands = Any  # argparse keeps the type of its sub-parsers private
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Add --model, --device and --dtype."""
+    """Add --model, --device, --dtype and the options of `add_state`."""
     command.add_argument("--model", "-m", required=True, help="name or path of a model")
     command.add_argument("--device", help="cpu, cuda or cuda:<index>")
     command.add_argument("--dtype", help="float32 or float64 (default: that of the file)")
+    add_state(command)
+
+
+def add_state(command: argparse.ArgumentParser) -> None:
+    """Add what a file may not say about its structures: --head, --charge and --spin."""
+    command.add_argument("--head", help="name of the head, for models with several (default: as the file says)")
+    command.add_argument("--charge", type=int, help="total charge, e (default: as the file says, else 0)")
+    command.add_argument("--spin", type=int, help="multiplicity 2S+1 (default: as the file says, else 1)")
+
+
+def add_structure(command: argparse.ArgumentParser) -> None:
+    """Add the file of one structure, and --index."""
+    command.add_argument("file", type=Path, help="structure, in any format ASE reads")
+    command.add_argument("--index", type=int, help="which structure of a file that holds several: from 0, -1 is the "
+                         "last (default: the file must hold only one)")
 
 
 def model_of(options: argparse.Namespace) -> Potential:
@@ -24,6 +44,30 @@ def model_of(options: argparse.Namespace) -> Potential:
     from mlip.checkpoints import load
 
     return load(options.model, device=options.device, dtype=options.dtype)
+
+
+def structures_of(file: Path, options: argparse.Namespace) -> list[Atoms]:
+    """Read all structures of a file, in the state that `add_state` names."""
+    from mlip.io.files import read_structures
+
+    return [_in_state(atoms, options) for atoms in read_structures(file)]
+
+
+def structure_of(options: argparse.Namespace) -> Atoms:
+    """Read the structure that the options of `add_structure` name, in the state that `add_state` names."""
+    from mlip.io.files import read_structure
+
+    return _in_state(read_structure(options.file, options.index), options)
+
+
+def _in_state(atoms: Atoms, options: argparse.Namespace) -> Atoms:
+    if options.spin is not None:
+        if options.spin < 1:
+            raise OptionError(f"spin is the multiplicity 2S+1, a whole number from 1; {options.spin} was given")
+        atoms.info.pop("spin_multiplicity", None)
+    state = {"head": options.head, "charge": options.charge, "spin": options.spin}
+    atoms.info.update({k: v for k, v in state.items() if v is not None})
+    return atoms
 
 
 def show_progress() -> bool:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from mlip.cli.common import Commands
+from mlip.cli.common import Commands, add_state, add_structure, structure_of
 
 MODEL_OPTIONS = ("cutoff", "channels", "hidden_lmax", "edge_lmax", "correlation", "num_layers")
 
@@ -30,7 +30,8 @@ def add_commands(commands: Commands) -> None:
     fuzz.set_defaults(run=_verify_neighbors)
     model = checks.add_parser("model", help="derivatives, symmetries and smoothness of a model on a structure")
     model.add_argument("model", help="name or path")
-    model.add_argument("file", type=Path, help="structure of elements the model knows")
+    add_structure(model)
+    add_state(model)
     model.set_defaults(run=_verify_model)
 
 
@@ -89,9 +90,8 @@ def _verify_neighbors(options: argparse.Namespace) -> int:
 
 def _verify_model(options: argparse.Namespace) -> int:
     from mlip.checkpoints import load
-    from mlip.io.files import read_structure
     from mlip.verify.model import table, verify_model
 
-    found = verify_model(load(options.model), read_structure(options.file))
+    found = verify_model(load(options.model), structure_of(options))
     print(table(found))
     return 0 if all(check.passed for check in found) else 1

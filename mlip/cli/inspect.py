@@ -57,6 +57,6 @@ def _convert(options: argparse.Namespace) -> None:
 
     potential = load(options.source, dtype=options.dtype)
     given = {field: getattr(options, field) for field in PAPERS if getattr(options, field) is not None}
-    stamped = Potential(potential.model, dataclasses.replace(potential.info, **given, sha256=""))
+    stamped = Potential(potential.model, dataclasses.replace(potential.info, **given))
     path = stamped.save(options.target)
     print(f"written   {path}\nsha256    {stamped.info.sha256}")

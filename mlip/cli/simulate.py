@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mlip.cli.common import Commands, add_model, model_of, show_progress
+from mlip.cli.common import Commands, add_model, add_structure, model_of, show_progress, structure_of, structures_of
 
 
 def add_commands(commands: Commands) -> None:
@@ -34,7 +34,7 @@ def _add_predict(commands: Commands) -> None:
 
 def _add_relax(commands: Commands) -> None:
     relax = commands.add_parser("relax", help="relax a structure")
-    relax.add_argument("file", type=Path)
+    add_structure(relax)
     add_model(relax)
     relax.add_argument("--fmax", type=float, default=0.01, help="eV/A (default: %(default)s)")
     relax.add_argument("--steps", type=int, default=500, help="largest number of steps (default: %(default)s)")
@@ -45,19 +45,23 @@ def _add_relax(commands: Commands) -> None:
 
 
 def _add_md(commands: Commands) -> None:
-    md = commands.add_parser("md", help="molecular dynamics in ASE or OpenMM")
-    md.add_argument("file", type=Path)
+    md = commands.add_parser("md", help="molecular dynamics in ASE or OpenMM", description="Writes the frames as they "
+                             "come, a PDB topology (<output>.topology.pdb), and at the end the last structure with its "
+                             "momenta (<output>.final.xyz), from which another run goes on.")
+    add_structure(md)
     add_model(md)
     md.add_argument("--engine", choices=("ase", "openmm"), default="ase", help="default: %(default)s")
     md.add_argument("--ensemble", choices=("nve", "nvt"), default="nve", help="default: %(default)s")
     md.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
     md.add_argument("--timestep", type=float, default=0.5, help="fs (default: %(default)s)")
-    md.add_argument("--temperature", type=float, default=300.0, help="K (default: %(default)s)")
+    md.add_argument("--temperature", type=float, default=300.0, help="K, of the thermostat and of the initial "
+                    "velocities (default: %(default)s); momenta in the file are kept and take precedence")
     md.add_argument("--friction", type=float, default=1.0, help="of the thermostat, 1/ps (default: %(default)s)")
     md.add_argument("--every", type=int, default=10, help="steps between frames (default: %(default)s)")
     md.add_argument("--seed", type=int, default=0)
     md.add_argument("--platform", help="OpenMM platform, e.g. CPU")
-    md.add_argument("--output", "-o", type=Path, default=Path("trajectory.xyz"), help="default: %(default)s")
+    md.add_argument("--output", "-o", type=Path, default=Path("trajectory.xyz"),
+                    help="extended XYZ file, overwritten (default: %(default)s)")
     md.set_defaults(run=_md)
 
 
@@ -75,15 +79,15 @@ def _quickstart(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from mlip.io.files import check_target, read_structures, with_results, write_structures
+    from mlip.io.files import check_target, with_results, write_structures
 
     if options.output is not None:
-        check_target(options.output)
+        check_target(options.output, inputs=options.files)
     potential = model_of(options)
     done = []
     print(f"{'structure':36}{'atoms':>7}{'energy (eV)':>18}{'max force (eV/A)':>18}{'pressure (GPa)':>16}")
     for file in options.files:
-        for i, atoms in enumerate(read_structures(file)):
+        for i, atoms in enumerate(structures_of(file, options)):
             p = potential.predict(atoms)
             done.append(with_results(atoms, p))
             largest = float(np.linalg.norm(p.forces, axis=1).max(initial=0.0)) if p.forces is not None else 0.0
@@ -101,11 +105,11 @@ def _pressure(stress: object) -> str:
 
 
 def _relax(options: argparse.Namespace) -> int:
-    from mlip.io.files import check_target, read_structure, write_structures
+    from mlip.io.files import check_target, write_structures
     from mlip.simulation import relax
 
-    check_target(options.output)
-    result = relax(read_structure(options.file), model_of(options), fmax=options.fmax, steps=options.steps,
+    check_target(options.output, inputs=[options.file])
+    result = relax(structure_of(options), model_of(options), fmax=options.fmax, steps=options.steps,
                    cell=options.cell, optimizer=options.optimizer)
     write_structures(options.output, [result.atoms])
     state = "converged" if result.converged else "NOT converged"
@@ -115,17 +119,15 @@ def _relax(options: argparse.Namespace) -> int:
 
 
 def _md(options: argparse.Namespace) -> None:
-    from mlip.io.files import check_target, read_structure
     from mlip.simulation import Plan, run_ase, run_openmm
-    from mlip.simulation.record import ENDINGS
+    from mlip.simulation.record import outputs_of
 
-    check_target(options.output, ENDINGS)
+    trajectory, _, final = outputs_of(options.output, [options.file])
     plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
                 ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
-    atoms, potential = read_structure(options.file), model_of(options)
-    record = (run_ase(atoms, potential, plan, show_progress()) if options.engine == "ase"
-              else run_openmm(atoms, potential, plan, show_progress(), options.platform))
-    record.write(options.output)
+    atoms, potential, progress = structure_of(options), model_of(options), show_progress()
+    record = (run_ase(atoms, potential, plan, trajectory=trajectory, progress=progress) if options.engine == "ase" else
+              run_openmm(atoms, potential, plan, trajectory=trajectory, progress=progress, platform=options.platform))
     print(f"{plan.steps} steps of {plan.timestep} fs in {options.engine} ({plan.ensemble}): mean temperature "
           f"{record.temperature.mean():.1f} K, drift {record.drift():+.4f} meV/atom/ps, "
-          f"{record.steps_per_second:.1f} steps/s, written to {options.output}")
+          f"{record.steps_per_second:.1f} steps/s, written to {trajectory}; to go on, start from {final}")

@@ -13,14 +13,17 @@ from torch import Tensor
 class AtomGraph:
     """B structures with N atoms and E directed edges in all. Edges are sorted by receiver.
 
+    Coordinates are float64 whatever the precision of the model: distances of atoms far from the origin, or across a
+    large cell, are differences of large numbers. `vectors` rounds them once they are small.
+
     Attributes:
-        positions: [N, 3] A.
+        positions: [N, 3] float64, A.
         numbers: [N] int64, atomic numbers.
-        cell: [B, 3, 3] A, rows are lattice vectors.
+        cell: [B, 3, 3] float64, A, rows are lattice vectors.
         edge_index: [2, E] int64; row 0 the sender j, row 1 the receiver i.
-        shifts: [E, 3] whole numbers of lattice vectors, in the dtype of positions.
+        shifts: [E, 3] float64, whole numbers of lattice vectors.
         batch: [N] int64, the structure each atom belongs to.
-        volume: [B] A^3; NaN where the structure has no volume (molecules), so that no stress exists.
+        volume: [B] float64, A^3; NaN where the structure has no volume (molecules), so that no stress exists.
         charge: [B] int64, e.
         spin: [B] int64, multiplicity 2S+1.
         head: [B] int64, index of the model head.
@@ -47,20 +50,16 @@ class AtomGraph:
         """Number of structures B."""
         return self.cell.shape[0]
 
-    def vectors(self) -> Tensor:
-        """Return the edge vectors r_j + S.cell - r_i, [E, 3] in A; differentiable."""
+    def vectors(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return the edge vectors r_j + S.cell - r_i, [E, 3] in A, computed in float64; differentiable."""
         sender, receiver = self.edge_index
         shift = torch.einsum("ek,ekd->ed", self.shifts, self.cell[self.batch[receiver]])
-        return self.positions[sender] - self.positions[receiver] + shift
+        return (self.positions[sender] - self.positions[receiver] + shift).to(dtype)
 
     def replace(self, **fields: Tensor) -> AtomGraph:
         """Return a copy with some fields exchanged."""
         return dataclasses.replace(self, **fields)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> AtomGraph:
-        """Return the graph on `device`, its floating-point fields in `dtype`."""
-        moved = {}
-        for field in dataclasses.fields(self):
-            tensor: Tensor = getattr(self, field.name)
-            moved[field.name] = tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
-        return AtomGraph(**moved)
+    def to(self, device: torch.device | str) -> AtomGraph:
+        """Return the graph on another device."""
+        return AtomGraph(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})

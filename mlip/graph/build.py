@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.atomgraph import AtomGraph
-from mlip.graph.origin import near_origin
 from mlip.graph.structure import MIN_DISTANCE, Structure
 from mlip.neighbors import NeighborList, neighbor_list
 
@@ -38,15 +37,14 @@ def check_distances(structure: Structure, edges: NeighborList) -> None:
 
 
 def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequence[str] = ("default",),
-                dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu",
+                device: torch.device | str = "cpu",
                 edges: Sequence[NeighborList] | None = None) -> AtomGraph:
-    """Return the batch graph of some structures; in float32, each moved next to the origin (`near_origin`).
+    """Return the batch graph of some structures.
 
     Args:
         structures: B structures.
         cutoff: A.
         heads: names of the model's heads.
-        dtype: of all floating-point fields.
         device: of all fields.
         edges: neighbour lists already known, one for each structure.
 
@@ -58,8 +56,6 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
         edges = [neighbor_list(s.positions, cutoff, s.cell, s.pbc) for s in structures]
     for structure, lists in zip(structures, edges, strict=True):
         check_distances(structure, lists)
-    placed = [near_origin(s, e) if dtype == torch.float32 else (s.positions, e.shifts)
-              for s, e in zip(structures, edges, strict=True)]
     sizes = np.array([len(s) for s in structures], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(sizes)])[: len(structures)]
 
@@ -68,7 +64,7 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
                               or [np.zeros((0, *shape), kind)])
 
     def floats(array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     def integers(values: NDArray[np.generic] | list[int]) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(device)
@@ -77,17 +73,25 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     receivers = joined([e.receivers + o for e, o in zip(edges, first, strict=True)], (), np.int64)
     volumes = np.array([np.nan if s.volume is None else s.volume for s in structures], dtype=np.float64)
     return AtomGraph(
-        positions=floats(joined([r for r, _ in placed], (3,), np.float64)),
+        positions=floats(joined([s.positions for s in structures], (3,), np.float64)),
         numbers=integers(joined([s.numbers for s in structures], (), np.int64)),
         cell=floats(joined([s.cell for s in structures], (3, 3), np.float64)),
         edge_index=integers(np.stack([senders, receivers])),
-        shifts=floats(joined([s for _, s in placed], (3,), np.float64)),
+        shifts=floats(joined([e.shifts for e in edges], (3,), np.float64)),
         batch=integers(np.repeat(np.arange(len(structures)), sizes)),
         volume=floats(volumes),
         charge=integers([s.charge for s in structures]),
         spin=integers([s.spin for s in structures]),
         head=integers([head_index(s.head, heads) for s in structures]),
     )
+
+
+def check_neutral(structure: Structure) -> None:
+    """Raise `StructureError` for a charge or spin that a model without them would silently ignore."""
+    if structure.charge != 0 or structure.spin != 1:
+        raise StructureError(f"charge {structure.charge} and spin (2S+1) {structure.spin} were given, but the model reads "
+                             "neither: it knows the ground states of its training data only; take them out of "
+                             "atoms.info (or the arguments) to evaluate it all the same")
 
 
 def head_index(head: str | None, heads: Sequence[str]) -> int:

@@ -19,6 +19,21 @@ def structure_of(atoms: Atoms) -> Structure:
     if not isinstance(atoms, Atoms):
         raise StructureError(f"expected ase.Atoms, got {type(atoms).__name__}")
     info = atoms.info
-    spin = info.get("spin_multiplicity", info.get("spin", 1))
+    given = [info[key] for key in ("spin_multiplicity", "spin") if info.get(key)]  # 0 stands for not given
+    if len({str(spin) for spin in given}) > 1:
+        raise StructureError(f"info['spin_multiplicity'] and info['spin'] contradict each other: {given}")
+    spin = given[0] if given else 1
     return Structure.create(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc,
                             charge=info.get("charge", 0), spin=spin, head=info.get("head"))
+
+
+def require_atoms(atoms: Atoms) -> Structure:
+    """Return `structure_of(atoms)` for work that makes no sense without atoms.
+
+    Raises:
+        StructureError: as `structure_of`, or there are no atoms.
+    """
+    structure = structure_of(atoms)
+    if not len(structure):
+        raise StructureError("there are no atoms; give a structure with at least one")
+    return structure

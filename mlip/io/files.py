@@ -36,26 +36,46 @@ def read_structures(path: str | Path) -> list[Atoms]:
     return list(found)
 
 
-def read_structure(path: str | Path) -> Atoms:
-    """Read the last structure of a file; errors as in `read_structures`."""
-    return read_structures(path)[-1]
+def read_structure(path: str | Path, index: int | None = None) -> Atoms:
+    """Read one structure of a file.
+
+    Args:
+        path: the file.
+        index: which structure, from 0; -1 is the last. None: the file must hold only one.
+
+    Raises:
+        StructureError: as `read_structures`, several structures and no index, or none of this index.
+    """
+    found = read_structures(path)
+    count = len(found)
+    if index is None and count > 1:
+        raise StructureError(f"{path} holds {count} structures; choose one by its index, 0 to {count - 1}, or -1 for "
+                             "the last")
+    if index is not None and not -count <= index < count:
+        raise StructureError(f"{path} has no structure of index {index}; it holds {count}: allowed are {-count} to "
+                             f"{count - 1}")
+    return found[index or 0]
 
 
-def check_target(path: str | Path, endings: Sequence[str] = ()) -> Path:
+def check_target(path: str | Path, endings: Sequence[str] = (), inputs: Sequence[Path] = ()) -> Path:
     """Return the path of a file to write; called before the work whose result goes there.
 
     Args:
         path: the file.
         endings: allowed ends of the name, e.g. `(".xyz",)`; by default those of all formats ASE can write.
+        inputs: files that must not be overwritten.
 
     Raises:
-        OptionError: its folder does not exist, it is a folder, or the ending is not allowed.
+        OptionError: its folder does not exist, it is a folder or an input, or the ending is not allowed.
     """
     target = Path(path).expanduser()
     if not target.parent.is_dir():
         raise OptionError(f"cannot write {target}: there is no folder {target.parent}")
     if target.is_dir():
         raise OptionError(f"cannot write {target}: it is a folder; give the name of a file")
+    sources = [source.expanduser() for source in inputs]
+    if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
+        raise OptionError(f"cannot write {target}: it is an input of this run; choose another name for the output")
     if endings and target.suffix not in endings:
         raise OptionError(f"cannot write {target}: the name must end in {' or '.join(endings)}")
     try:

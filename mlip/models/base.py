@@ -31,6 +31,7 @@ class ModelConfig:
     """
 
     family: ClassVar[str] = ""
+    reads_charge_and_spin: ClassVar[bool] = False
     atomic_numbers: tuple[int, ...]
     cutoff: float
     heads: tuple[str, ...] = ("default",)

@@ -223,4 +223,4 @@ def gather(atoms: Ordered, lattice: Lattice, grid: Grid, key: int, first: int, l
     if shifted or len(atoms.wrap) > 0:
         shifted = collect_shifts(atoms, lattice.whole, near, runs)
     n = keep_near(atoms, first, last, near, total, 2 * grid.limits[1] - grid.limits[2], shifted)
-    return n, lower_bound(near.pick, n, own), shifted  # type: ignore[return-value]
+    return n, lower_bound(near.pick, n, own), shifted

@@ -41,7 +41,7 @@ class Grid(NamedTuple):
 @inner
 def coordinate(positions: F8, i: int, dual: F8, k: int) -> float:
     """Return the coordinate of an atom along lattice vector k, in units of that vector."""
-    return positions[i, 0] * dual[0, k] + positions[i, 1] * dual[1, k] + positions[i, 2] * dual[2, k]
+    return float(positions[i, 0] * dual[0, k] + positions[i, 1] * dual[1, k] + positions[i, 2] * dual[2, k])
 
 
 @inner
@@ -74,7 +74,7 @@ def wraps(lattice: Lattice, span: F8, cutoff: float, k: int) -> float:
     """Return a bound on the multiples of the reduced vector k between two neighbours."""
     if not lattice.periodic[k]:
         return 0.0
-    return 2.0 * max(abs(span[k]), abs(span[k + 3])) + cutoff / height(lattice, k) + 4.0
+    return float(2.0 * max(abs(span[k]), abs(span[k + 3])) + cutoff / height(lattice, k) + 4.0)
 
 
 @inner
@@ -99,7 +99,7 @@ def rounding(lattice: Lattice, span: F8, cutoff: float) -> float:
             scale += times * abs(lattice.basis[k, d])
             for c in range(3):
                 scale += times * abs(lattice.whole[k, c]) * abs(lattice.user[c, d])
-    return 16.0 * EPS * scale
+    return float(16.0 * EPS * scale)
 
 
 @inner

@@ -21,15 +21,19 @@ from mlip.neighbors.bins import (
     measure,
 )
 from mlip.neighbors.edges import NeighborList
-from mlip.neighbors.inputs import array_of_cell, checked_cutoff, checked_positions, flags, require_finite, \
-    require_lattice
+from mlip.neighbors.inputs import (
+    array_of_cell,
+    checked_cutoff,
+    checked_positions,
+    flags,
+    require_finite,
+    require_lattice,
+)
 from mlip.neighbors.jit import compiled
 from mlip.neighbors.lattice import F8, I8, Lattice, make_lattice
 from mlip.neighbors.ordering import I4, Ordered, order_atoms
 from mlip.neighbors.pairs import count, fill
-from mlip.neighbors.workers import available_threads, work_through
-
-FEW_ATOMS = 2000  # up to here the calling thread searches alone
+from mlip.neighbors.workers import threads_for, work_through
 
 
 @compiled
@@ -118,7 +122,7 @@ def neighbor_list(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = 
         cell: [3, 3] rows or [3] edge lengths, A; needed for periodic directions.
         pbc: one flag or three.
         threads: most threads to use; numba's setting (NUMBA_NUM_THREADS, `numba.set_num_threads`)
-            if not given. Structures of up to 2000 atoms are searched in the calling thread alone.
+            if not given. Below 2000 atoms the calling thread searches alone.
 
     Returns:
         Senders [E], receivers [E] and shifts [E, 3].
@@ -141,9 +145,7 @@ def neighbor_list(positions: ArrayLike, cutoff: float, cell: ArrayLike | None = 
     outcome, lattice, grid, atoms = prepare(r, h, periodic, rc)
     if outcome != GOOD:
         explain(outcome, r, rc, h, periodic)
-    if len(r) <= FEW_ATOMS:
-        threads = 1
-    return search(r, lattice, grid, atoms, available_threads() if threads is None else threads)
+    return search(r, lattice, grid, atoms, threads_for(len(r), threads))
 
 
 def explain(outcome: int, positions: F8, cutoff: float, cell: F8, pbc: NDArray[np.bool_]) -> NoReturn:
@@ -151,8 +153,8 @@ def explain(outcome: int, positions: F8, cutoff: float, cell: F8, pbc: NDArray[n
     require_finite(positions)
     require_lattice(cell, pbc)
     if outcome == TOO_MANY_IMAGES:
-        raise StructureError(f"a cutoff of {cutoff:g} A reaches more than 1e8 images of the cell {cell[pbc].tolist()} A;"
-                             " are both in Angstrom?")
+        raise StructureError(f"a cutoff of {cutoff:g} A reaches more than 1e8 images of the cell "
+                             f"{cell[pbc].tolist()} A; are both in Angstrom?")
     if outcome == SHIFT_OVERFLOW:
         raise StructureError(f"atoms lie up to {abs(positions).max():g} A away, which is more cells of "
                              f"{cell[pbc].tolist()} A than 32-bit shifts can count; wrap them into the cell")

@@ -136,7 +136,7 @@ def invert(basis: F8, dual: F8) -> float:
         for c in range(3):
             dual[c, k] = cross(basis, k, c) / volume
     lengths = math.sqrt(dot(basis, 0, 0) * dot(basis, 1, 1) * dot(basis, 2, 2))
-    return abs(volume) / lengths
+    return float(abs(volume) / lengths)
 
 
 @compiled

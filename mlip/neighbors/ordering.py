@@ -81,7 +81,7 @@ def sort_occupied(key: I8, grid: Grid) -> tuple[U4, I8, I8]:
     for k in range(3):
         for q in range(number):
             along[q] = key[order[q]] // below % grid.bins[k]
-        again, _ = sort_all(along, grid.bins[k])
+        again, _ = sort_all(along, int(grid.bins[k]))
         for q in range(number):
             again[q] = order[again[q]]
         order = again
@@ -122,7 +122,7 @@ def order_atoms(positions: F8, lattice: Lattice, grid: Grid) -> Ordered:
     bins = float(grid.bins[0]) * float(grid.bins[1]) * float(grid.bins[2])
     if bins <= 4.0 * number + 64.0:
         occupied = np.empty(0, dtype=np.int64)
-        order, start = sort_all(key, np.int64(bins))
+        order, start = sort_all(key, int(bins))
     else:
         order, occupied, start = sort_occupied(key, grid)
     ordered = Ordered(np.empty(number), np.empty(number), np.empty(number), order,

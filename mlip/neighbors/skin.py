@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlip.errors import OptionError
 from mlip.neighbors.bins import EPS, MOST_SHIFT
-from mlip.neighbors.celllist import FEW_ATOMS, neighbor_list, room_for_edges
+from mlip.neighbors.celllist import neighbor_list, room_for_edges
 from mlip.neighbors.edges import NeighborList
 from mlip.neighbors.inputs import array_of_cell, checked_cutoff, checked_positions, flags, require_lattice
 from mlip.neighbors.lattice import F8
 from mlip.neighbors.screen import Long, copy_kept, drift, put_plain_first, screen, turn
-from mlip.neighbors.workers import available_threads, work_through
+from mlip.neighbors.workers import threads_for, work_through
 
 
 class VerletSkin:
@@ -113,9 +113,7 @@ class VerletSkin:
         """Return the edges within the cutoff among those kept."""
         edges, limit = self._edges, self.cutoff * self.cutoff
         assert edges is not None
-        threads = 1
-        if len(r) > FEW_ATOMS:
-            threads = available_threads() if self.threads is None else self.threads
+        threads = threads_for(len(r), self.threads)
         parts = 8 * threads if threads > 1 else 1
         bounds = np.searchsorted(edges.offsets, np.linspace(0, len(edges.senders), parts + 1)).tolist()
         bounds[0], bounds[-1] = 0, len(r)

@@ -6,9 +6,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 
 import numba
+
+ATOMS_PER_THREAD = 1000  # fewer are not worth a thread
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: threads do not survive a fork
 _lock = Lock()
@@ -27,6 +30,13 @@ def available_threads() -> int:
     return int(numba.get_num_threads())
 
 
+def threads_for(atoms: int, most: int | None) -> int:
+    """Return how many threads a search among `atoms` is worth: at most `most`, or numba's setting if None."""
+    if atoms < 2 * ATOMS_PER_THREAD:
+        return 1
+    return min(available_threads() if most is None else most, atoms // ATOMS_PER_THREAD)
+
+
 def work_through(task: Callable[[int, int], object], bounds: Sequence[int], threads: int) -> None:
     """Call ``task(first, last)`` for all consecutive bounds, in several threads at once.
 
@@ -35,7 +45,7 @@ def work_through(task: Callable[[int, int], object], bounds: Sequence[int], thre
         bounds: [K + 1] of K parts.
         threads: most threads to use, the calling one included.
     """
-    parts = deque(zip(bounds[:-1], bounds[1:], strict=True))
+    parts = deque(pairwise(bounds))
 
     def work() -> None:
         while True:

@@ -29,8 +29,8 @@ class BatchPrediction:
     Attributes:
         energy: [B] float64, eV.
         energies: [N] float64, eV, energy of each atom.
-        forces: [N, 3] eV/A, or None.
-        stress: [B, 3, 3] eV/A^3, dE/dstrain/V, positive under tension; NaN where a structure has no
+        forces: [N, 3] float64, eV/A, or None.
+        stress: [B, 3, 3] float64, eV/A^3, dE/dstrain/V, positive under tension; NaN where a structure has no
             volume; or None.
         interaction: [N] eV, energies without the isolated-atom part, in the dtype of the model.
     """
@@ -51,7 +51,7 @@ def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, st
 
     Args:
         model: energies come from `model(graph)` and `model.isolated_energies(graph)`.
-        graph: in the dtype and on the device of the model.
+        graph: on the device of the model.
         forces: whether to return forces.
         stress: whether to return the stress.
         training: keep the graph of the derivatives, so that a loss on forces can be differentiated.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from mlip.calculators import MLIPCalculator
 from mlip.checkpoints import Potential
+from mlip.io.ase import require_atoms
 from mlip.simulation.record import Plan, Record, Recorder
 
 
@@ -33,26 +35,36 @@ def with_velocities(atoms: Atoms, temperature: float, seed: int) -> Atoms:
     return moving
 
 
-def run_ase(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = False) -> Record:
+def moving_copy(atoms: Atoms, plan: Plan) -> Atoms:
+    """Return a copy with its momenta or, where all are zero, with velocities drawn at `plan.temperature`."""
+    return atoms.copy() if atoms.get_momenta().any() else with_velocities(atoms, plan.temperature, plan.seed)
+
+
+def run_ase(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: str | Path | None = None,
+            progress: bool = False) -> Record:
     """Run molecular dynamics in ASE.
 
     The thermostat keeps the centre of mass where it is, unless there are constraints.
 
     Args:
-        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`. Its constraints hold.
+        atoms: start. Momenta are kept unless all are zero, else drawn at `plan.temperature`. Its constraints hold.
         potential: the model.
         plan: what to do.
+        trajectory: file for the frames, written as they come; see `outputs_of` for the files beside it.
         progress: whether to show a bar.
 
     Raises:
+        StructureError: no atoms.
+        OptionError: a trajectory that cannot be written.
         NonFiniteError: the dynamics ran into NaN or infinity.
     """
-    moving = atoms.copy() if atoms.has("momenta") else with_velocities(atoms, plan.temperature, plan.seed)
+    require_atoms(atoms)
+    moving = moving_copy(atoms, plan)
     moving.calc = MLIPCalculator(potential)
     constraints = moving.constraints
     dynamics = _dynamics(moving, plan)
     free = moving.get_number_of_degrees_of_freedom() - (0 if moving.constraints else 3)
-    recorder = Recorder(moving)
+    recorder = Recorder(moving, free, trajectory)
 
     def record() -> None:
         recorder.add(dynamics.nsteps * plan.timestep, moving.get_potential_energy(), moving.get_kinetic_energy(),
@@ -63,8 +75,9 @@ def run_ase(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = Fal
         dynamics.attach(record, interval=plan.every)
         dynamics.attach(lambda: bar.update(dynamics.nsteps - bar.n), interval=plan.every)
         dynamics.run(plan.steps)
+    seconds = time.perf_counter() - start
     moving.set_constraint(constraints)
-    return recorder.finish(moving, free, time.perf_counter() - start, plan.steps)
+    return recorder.finish(moving, plan, moving.get_potential_energy(), seconds)
 
 
 def _dynamics(moving: Atoms, plan: Plan) -> MolecularDynamics:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms, units
 from tqdm import tqdm
 
+from mlip import errors
 from mlip.checkpoints import Potential
-from mlip.errors import MissingDependencyError, NonFiniteError, OptionError, StructureError
-from mlip.io.ase import structure_of
+from mlip.errors import MissingDependencyError, MLIPError, NonFiniteError, OptionError, StructureError
+from mlip.io.ase import require_atoms, structure_of
 from mlip.potentials import create_system
-from mlip.simulation.ase_engine import with_velocities
+from mlip.simulation.ase_engine import moving_copy
 from mlip.simulation.record import Plan, Record, Recorder
 from mlip.units import KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
@@ -30,10 +33,8 @@ def openmm_box(atoms: Atoms) -> Atoms:
     Raises:
         StructureError: periodic in some directions only.
     """
-    if not atoms.pbc.any():
+    if not _periodic(atoms):
         return atoms.copy()
-    if not atoms.pbc.all():
-        raise StructureError(f"OpenMM knows periodic boxes in all directions or none; pbc is {atoms.pbc.tolist()}")
     turned = atoms.copy()
     if turned.cell.handedness < 0:
         turned.set_cell(turned.cell[[1, 0, 2]], scale_atoms=False)
@@ -48,6 +49,13 @@ def openmm_box(atoms: Atoms) -> Atoms:
     return turned
 
 
+def _periodic(atoms: Atoms) -> bool:
+    """Return whether there is a box; OpenMM knows none that is periodic in some directions only."""
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise StructureError(f"OpenMM knows periodic boxes in all directions or none; pbc is {atoms.pbc.tolist()}")
+    return bool(atoms.pbc.all())
+
+
 def _openmm() -> Any:
     try:
         import openmm.app
@@ -57,19 +65,30 @@ def _openmm() -> Any:
 
 
 def topology_of(atoms: Atoms) -> Topology:
-    """Return an OpenMM topology: one residue with all atoms, without bonds, with the box."""
+    """Return an OpenMM topology: one residue with all atoms, without bonds, with the box.
+
+    Raises:
+        MissingDependencyError: OpenMM is not installed.
+        StructureError: periodic in some directions only, or a cell that OpenMM does not accept.
+    """
     app = _openmm().app
+    periodic = _periodic(atoms)
     topology = app.Topology()
     residue = topology.addResidue("SYS", topology.addChain())
     for i, z in enumerate(atoms.numbers):
         topology.addAtom(f"{atoms.symbols[i]}{i}", app.Element.getByAtomicNumber(int(z)), residue)
-    if atoms.pbc.all():
-        topology.setPeriodicBoxVectors((atoms.cell.array * NM_PER_ANGSTROM).tolist())
+    if periodic:
+        try:
+            topology.setPeriodicBoxVectors((atoms.cell.array * NM_PER_ANGSTROM).tolist())
+        except ValueError as error:
+            raise StructureError(f"OpenMM does not accept the cell {atoms.cell.tolist()}: {error} Use the atoms that "
+                                 "mlip.simulation.openmm_engine.openmm_box(atoms) returns, also for their "
+                                 "positions") from error
     return topology
 
 
-def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = False,
-               platform: str | None = None) -> Record:
+def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: str | Path | None = None,
+               progress: bool = False, platform: str | None = None) -> Record:
     """Run molecular dynamics in OpenMM.
 
     The integrators of OpenMM keep velocities half a step behind the positions; for NVE they are shifted at the
@@ -77,52 +96,69 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, progress: bool = 
     are turned as `openmm_box` says.
 
     Args:
-        atoms: start. Momenta are kept if there are any, else drawn at `plan.temperature`. Masses are
+        atoms: start. Momenta are kept unless all are zero, else drawn at `plan.temperature`. Masses are
             theirs; charge, spin and head are read from `atoms.info`.
         potential: the model.
         plan: what to do.
+        trajectory: file for the frames, written as they come; see `outputs_of` for the files beside it.
         progress: whether to show a bar.
         platform: OpenMM platform, e.g. `"CPU"`; by default OpenMM's choice.
 
     Raises:
         MissingDependencyError: OpenMM is not installed.
-        StructureError: periodic in one or two directions, or with constraints.
-        OptionError: no such platform.
+        StructureError: no atoms, periodic in one or two directions, or with constraints.
+        OptionError: no such platform, or a trajectory that cannot be written.
         NonFiniteError: the dynamics ran into NaN or infinity.
     """
+    require_atoms(atoms)
     if atoms.constraints:
         raise StructureError(f"OpenMM would not keep to the {len(atoms.constraints)} ASE constraint(s) of these "
                              "atoms; drop them with atoms.set_constraint(), or run in ASE")
-    moving = openmm_box(atoms if atoms.has("momenta") else with_velocities(atoms, plan.temperature, plan.seed))
-    openmm = _openmm()
-    context, integrator = _context(moving, potential, plan, platform)
-    recorder = Recorder(moving)
-    start, done = time.perf_counter(), 0
+    moving = openmm_box(moving_copy(atoms, plan))
+    context = _context(moving, potential, plan, platform)
+    recorder = Recorder(moving, 3 * len(moving) - 3, trajectory)
+    start = time.perf_counter()
     try:
         _shift_velocities(context, moving, plan, -0.5)
-        _record(context, recorder, 0.0)
-        with tqdm(total=plan.steps, desc="OpenMM", unit="step", disable=not progress) as bar:
-            while done < plan.steps:
-                chunk = min(plan.every, plan.steps - done)
-                integrator.step(chunk)
-                done += chunk
-                bar.update(chunk)
-                if done % plan.every == 0:
-                    _record(context, recorder, done * plan.timestep)
+        _integrate(context, recorder, plan, progress)
         seconds = time.perf_counter() - start
         _shift_velocities(context, moving, plan, 0.5)
-    except openmm.OpenMMException as error:
-        raise NonFiniteError(f"OpenMM stopped after step {done}: {error}; relax the structure first, or use a "
-                             f"shorter time step, now {plan.timestep} fs") from error
-    final = moving.copy()
-    state = context.getState(positions=True, velocities=True)
-    final.positions = state.getPositions(asNumpy=True)._value / NM_PER_ANGSTROM
-    final.set_velocities(state.getVelocities(asNumpy=True)._value / NM_PER_ANGSTROM / (1000 * units.fs))
-    return recorder.finish(final, 3 * len(final) - 3, seconds, plan.steps)
+        state = context.getState(energy=True, positions=True, velocities=True)
+    except _openmm().OpenMMException as error:
+        typed = _typed(str(error), context.getStepCount(), plan)
+        if typed is None:
+            raise
+        raise typed from error
+    moving.positions = state.getPositions(asNumpy=True)._value / NM_PER_ANGSTROM
+    moving.set_velocities(state.getVelocities(asNumpy=True)._value / NM_PER_ANGSTROM / (1000 * units.fs))
+    return recorder.finish(moving, plan, state.getPotentialEnergy()._value / KJ_PER_MOL_PER_EV, seconds)
 
 
-def _context(atoms: Atoms, potential: Potential, plan: Plan,
-             platform: str | None) -> tuple[openmm.Context, openmm.Integrator]:
+def _integrate(context: openmm.Context, recorder: Recorder, plan: Plan, progress: bool) -> None:
+    """Take all steps of the plan and record every so many."""
+    _record(context, recorder, 0.0)
+    done = 0
+    with tqdm(total=plan.steps, desc="OpenMM", unit="step", disable=not progress) as bar:
+        while done < plan.steps:
+            chunk = min(plan.every, plan.steps - done)
+            context.getIntegrator().step(chunk)
+            done += chunk
+            bar.update(chunk)
+            if done % plan.every == 0:
+                _record(context, recorder, done * plan.timestep)
+
+
+def _typed(text: str, done: int, plan: Plan) -> MLIPError | None:
+    """Return the error that a text of OpenMM, which keeps no types, speaks of; None if it is none of ours."""
+    if re.search(r"nonfinite|\bnan\b", text, re.IGNORECASE):
+        return NonFiniteError(f"OpenMM stopped after step {done}: {text}; relax the structure first, or use a "
+                              f"shorter time step, now {plan.timestep} fs")
+    named = re.search(r"\b(\w+Error): ", text)
+    kind = getattr(errors, named[1], None) if named else None
+    return kind(text) if isinstance(kind, type) and issubclass(kind, MLIPError) else None
+
+
+def _context(atoms: Atoms, potential: Potential, plan: Plan, platform: str | None) -> openmm.Context:
     openmm = _openmm()
     known = structure_of(atoms)
     system = create_system(topology_of(atoms), potential, charge=known.charge, spin=known.spin, head=known.head,
@@ -141,7 +177,7 @@ def _context(atoms: Atoms, potential: Potential, plan: Plan,
     context = openmm.Context(system, integrator, *chosen)
     context.setPositions(atoms.positions * NM_PER_ANGSTROM)
     context.setVelocities(atoms.get_velocities() * (1000 * units.fs) * NM_PER_ANGSTROM)
-    return context, integrator
+    return context
 
 
 def _shift_velocities(context: openmm.Context, atoms: Atoms, plan: Plan, steps: float) -> None:
@@ -159,4 +195,4 @@ def _record(context: openmm.Context, recorder: Recorder, now: float) -> None:
                  state.getKineticEnergy()._value / KJ_PER_MOL_PER_EV,
                  state.getPositions(asNumpy=True)._value / NM_PER_ANGSTROM,
                  state.getPeriodicBoxVectors(asNumpy=True)._value / NM_PER_ANGSTROM
-                 if recorder.atoms.pbc.all() else np.zeros((3, 3)))
+                 if recorder.periodic else np.zeros((3, 3)))

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.io import write
 
 from mlip.checkpoints import Potential, load
-from mlip.errors import NonFiniteError
+from mlip.errors import EngineMismatchError
 from mlip.simulation.ase_engine import run_ase, with_velocities
 from mlip.simulation.openmm_engine import run_openmm
 from mlip.simulation.record import Plan, Record
@@ -72,13 +72,15 @@ def quickstart(folder: str | Path = "mlip-quickstart", steps: int = 2000, progre
     """Relax acetylacetone with the bundled model, run NVE dynamics in ASE and OpenMM, and write the results.
 
     Args:
-        folder: gets `relaxed.xyz`, `ase.xyz`, `openmm.xyz` (with `.pdb` topologies) and `quickstart.png`.
+        folder: gets `relaxed.xyz`, `ase.xyz`, `openmm.xyz` (with the files that `outputs_of` names) and
+            `quickstart.png`.
         steps: of 0.5 fs, in each engine.
         progress: whether to show bars.
 
     Raises:
         MissingDependencyError: OpenMM is not installed.
-        NonFiniteError: the two engines disagree on the energy, or the dynamics failed.
+        EngineMismatchError: the two engines disagree on the energy.
+        NonFiniteError: the dynamics failed.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -89,14 +91,13 @@ def quickstart(folder: str | Path = "mlip-quickstart", steps: int = 2000, progre
     write(target / "relaxed.xyz", relaxation.atoms, format="extxyz")
     moving = with_velocities(relaxation.atoms, START_TEMPERATURE, seed=0)
     plan = Plan(steps=steps, every=max(1, steps // 200))
-    ase = run_ase(moving, potential, plan, progress)
-    openmm = run_openmm(moving, potential, plan, progress, platform="CPU")
+    files = [target / name for name in ("relaxed.xyz", "ase.xyz", "openmm.xyz")]
+    ase = run_ase(moving, potential, plan, trajectory=files[1], progress=progress)
+    openmm = run_openmm(moving, potential, plan, trajectory=files[2], progress=progress, platform="CPU")
     if abs(ase.potential[0] - openmm.potential[0]) > 1e-5:
-        raise NonFiniteError(f"ASE and OpenMM disagree on the energy of the same structure: {ase.potential[0]!r} "
-                             f"and {openmm.potential[0]!r} eV; please report this")
-    files = [target / "relaxed.xyz", ase.write(target / "ase.xyz"), openmm.write(target / "openmm.xyz"),
-             plot(ase, openmm, target / "quickstart.png")]
-    return Report(potential, relaxation, ase, openmm, files)
+        raise EngineMismatchError(f"ASE and OpenMM disagree on the energy of the same structure: {ase.potential[0]} "
+                                  f"and {openmm.potential[0]} eV; please report this")
+    return Report(potential, relaxation, ase, openmm, [*files, plot(ase, openmm, target / "quickstart.png")])
 
 
 def plot(ase: Record, openmm: Record, path: Path) -> Path:

@@ -1,7 +1,8 @@
-"""`Record`: what a molecular-dynamics run leaves behind, whichever engine made it."""
+"""`Record`: what a molecular-dynamics run leaves behind, in memory and in files, whichever engine made it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from ase.io import write
 from numpy.typing import NDArray
 
 from mlip.errors import OptionError
+from mlip.io.ase import INFO_KEYS
 from mlip.io.files import check_target
+from mlip.units import KB_EV
 
 ENSEMBLES = ("nve", "nvt")
 ENDINGS = (".xyz", ".extxyz")  # of trajectories
@@ -63,7 +66,6 @@ class Record:
         potential: [F] eV.
         kinetic: [F] eV.
         temperature: [F] K.
-        frames: F structures, positions and cell only.
         steps_per_second: integration speed, recording included.
         final: last structure, with momenta.
     """
@@ -72,7 +74,6 @@ class Record:
     potential: NDArray[np.float64]
     kinetic: NDArray[np.float64]
     temperature: NDArray[np.float64]
-    frames: list[Atoms]
     steps_per_second: float
     final: Atoms
 
@@ -92,39 +93,69 @@ class Record:
         """Return the standard deviation of the total energy, meV/atom."""
         return float(self.total.std()) * 1e3 / max(len(self.final), 1)
 
-    def write(self, path: str | Path) -> Path:
-        """Write the frames as extended XYZ (`.xyz`), which ASE and mdtraj read, and a PDB topology beside it.
 
-        Returns:
-            The path of the trajectory; the topology has the same name with `.pdb`.
+def outputs_of(trajectory: str | Path, inputs: Sequence[Path] = ()) -> tuple[Path, Path, Path]:
+    """Return the files of a run, once it is known that they can be written.
 
-        Raises:
-            OptionError: the name does not end in `.xyz` or `.extxyz`, or its folder does not exist.
-        """
-        target = check_target(path, ENDINGS)
-        write(target, self.frames, format="extxyz", columns=["symbols", "positions"])
-        write(target.with_suffix(".pdb"), self.frames[0], format="proteindatabank")
-        return target
+    Args:
+        trajectory: file for the frames, extended XYZ.
+        inputs: files that must not be overwritten.
+
+    Returns:
+        The trajectory; `<stem>.topology.pdb`, for programs such as mdtraj; and `<stem>.final.xyz`, the last
+        structure with its momenta, from which a run goes on.
+
+    Raises:
+        OptionError: the name does not end in `.xyz` or `.extxyz`, its folder does not exist, or a file is an input.
+    """
+    target = check_target(trajectory, ENDINGS, inputs)
+    topology, final = (check_target(target.with_suffix(s), inputs=inputs) for s in (".topology.pdb", ".final.xyz"))
+    return target, topology, final
 
 
 class Recorder:
-    """Collects frames while an engine runs."""
+    """Keeps the energies of a run and appends its frames to a file, if one is given, as they come.
 
-    def __init__(self, atoms: Atoms) -> None:
-        self.atoms = atoms
-        self.rows: list[tuple[float, float, float]] = []
-        self.frames: list[Atoms] = []
+    Files of an earlier run with the same name are removed at the start.
+    """
+
+    def __init__(self, atoms: Atoms, degrees_of_freedom: int, trajectory: str | Path | None = None) -> None:
+        self.periodic = bool(atoms.pbc.all())
+        self._rows: list[dict[str, float]] = []
+        self._freedom = max(degrees_of_freedom, 1)
+        self._files = None if trajectory is None else outputs_of(trajectory)
+        self._frame = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc,
+                            info={k: v for k, v in atoms.info.items() if k in INFO_KEYS})
+        if self._files is not None:
+            for path in self._files:
+                path.unlink(missing_ok=True)
+            write(self._files[1], self._frame, format="proteindatabank")
 
     def add(self, time: float, potential: float, kinetic: float, positions: NDArray[np.float64],
             cell: NDArray[np.float64]) -> None:
         """Add a frame: fs, eV, eV, [N, 3] A, [3, 3] A."""
-        self.rows.append((time, potential, kinetic))
-        self.frames.append(Atoms(numbers=self.atoms.numbers, positions=positions, cell=cell, pbc=self.atoms.pbc))
+        self._rows.append(self._row(time, potential, kinetic))
+        if self._files is not None:
+            self._frame.positions, self._frame.cell = positions, cell
+            self._frame.info.update(self._rows[-1])
+            write(self._files[0], self._frame, format="extxyz", columns=["symbols", "positions"], append=True)
 
-    def finish(self, final: Atoms, degrees_of_freedom: int, seconds: float, steps: int) -> Record:
-        """Return the record."""
-        from mlip.units import KB_EV
+    def finish(self, final: Atoms, plan: Plan, potential: float, seconds: float) -> Record:
+        """Write the last structure and return the record.
 
-        time, potential, kinetic = np.array(self.rows).reshape(-1, 3).T
-        temperature = 2 * kinetic / (max(degrees_of_freedom, 1) * KB_EV)
-        return Record(time, potential, kinetic, temperature, self.frames, steps / max(seconds, 1e-9), final)
+        Args:
+            final: the last structure, with momenta.
+            plan: what was done.
+            potential: energy of the last structure, eV.
+            seconds: it took.
+        """
+        if self._files is not None:
+            last = final.copy()
+            last.info.update(self._row(plan.steps * plan.timestep, potential, final.get_kinetic_energy()))
+            write(self._files[2], last, format="extxyz")
+        time, energy, kinetic, temperature = np.array([list(row.values()) for row in self._rows]).T
+        return Record(time, energy, kinetic, temperature, plan.steps / max(seconds, 1e-9), final)
+
+    def _row(self, time: float, potential: float, kinetic: float) -> dict[str, float]:
+        return {"time": time, "energy": potential, "kinetic": kinetic,
+                "temperature": 2 * kinetic / (self._freedom * KB_EV)}

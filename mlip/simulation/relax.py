@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlip.calculators import MLIPCalculator
 from mlip.checkpoints import Potential
 from mlip.errors import OptionError, StructureError
+from mlip.io.ase import require_atoms
 
 OPTIMIZERS = {"lbfgs": LBFGS, "fire": FIRE}
 
@@ -50,8 +51,9 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
 
     Raises:
         OptionError: options outside their allowed values.
-        StructureError: a cell to relax that is not periodic in all directions.
+        StructureError: no atoms, or a cell to relax that is not periodic in all directions.
     """
+    require_atoms(atoms)
     if optimizer not in OPTIMIZERS:
         raise OptionError(f"optimizer {optimizer!r} is unknown; allowed: {', '.join(OPTIMIZERS)}")
     if not fmax > 0 or steps < 0:

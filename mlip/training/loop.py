@@ -113,7 +113,7 @@ class Trainer:
                  + self.config.forces_weight * found.forces_rmse**2) * 1e-6
         if score < self.best:
             self.best, self.best_epoch = score, self.epoch
-            info = dataclasses.replace(self.info, validation=found.to_dict(), sha256="")
+            info = dataclasses.replace(self.info, validation=found.to_dict())
             Potential(copy.deepcopy(self.average), info).save(self.best_file)
         log = self.folder / "log.csv"
         header = "" if log.is_file() else "epoch,energy_rmse,energy_mae,forces_rmse,forces_mae,seconds\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ase import Atoms
 
 from mlip.checkpoints import Potential
+from mlip.io.ase import require_atoms
 from mlip.verify import checks
 
 
@@ -44,8 +45,9 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
         atoms: structure made of elements of the model.
 
     Raises:
-        UnknownElementError, StructureError: atoms that the model cannot evaluate.
+        UnknownElementError, StructureError: atoms that the model cannot evaluate, or none.
     """
+    require_atoms(atoms)
     exact = potential.to(dtype="float64")
     found = [
         Check("forces = -dE/dr", checks.finite_difference_forces(exact, atoms), 1e-7),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlip.errors import OptionError
 from mlip.neighbors import NeighborList, VerletSkin, neighbor_list
 from mlip.neighbors.brute import brute_force
-from mlip.verify.neighbor_cases import CLASSES, Case
+from mlip.verify.neighbor_cases import CLASSES, Case, triclinic_cell
 
 SKIN_STEPS = 6
 
@@ -58,8 +58,8 @@ def fuzz(cases: int = 200_000, seed: int = 0, progress: bool = False) -> FuzzRep
 
     The sets of edges (i, j, S) must be equal, bit by bit: both decide by the same arithmetic, so
     there is no tolerance for pairs at the cutoff. Edges must be sorted by receiver, and the offsets
-    must fit. One class are walks of a `VerletSkin` (with wrapping, changes of cell, jumps), compared
-    with fresh lists. About 2000 cases a second.
+    must fit. Two classes move a `VerletSkin` (with wrapping, changes of cell, jumps, and pairs that
+    close in just as far as the skin bears) and compare it with fresh lists.
 
     Args:
         cases: how many; the classes take turns.
@@ -71,15 +71,13 @@ def fuzz(cases: int = 200_000, seed: int = 0, progress: bool = False) -> FuzzRep
     """
     if cases < 1:
         raise OptionError(f"cases must be 1 or more; {cases!r} was given")
-    names = [*CLASSES, "walk with a skin"]
+    names = [*CLASSES, *SKIN_CLASSES]
     report = FuzzReport(classes=dict.fromkeys(names, 0), seed=seed)
     start = time.perf_counter()
     for number in _counted(cases, progress):
         name = names[number % len(names)]
         rng = np.random.default_rng([seed, number])
-        compare: Callable[[Generator], tuple[str | None, int]] = walk
-        if name in CLASSES:
-            compare = _comparison(CLASSES[name])
+        compare = _comparison(CLASSES[name]) if name in CLASSES else SKIN_CLASSES[name]
         difference, edges = compare(rng)
         report.cases += 1
         report.edges += edges
@@ -141,16 +139,45 @@ def walk(rng: Generator) -> tuple[str | None, int]:
     names = [name for name in CLASSES if "skew" not in name]
     case = CLASSES[names[rng.integers(len(names))]](rng)
     skin = VerletSkin(case.cutoff, rng.choice([0.0, 0.1, 0.5, 1.0]))
-    edges, r, cell = 0, case.positions, case.cell
-    for step in range(SKIN_STEPS):
-        found = skin.update(r, cell, case.pbc)
-        expected = neighbor_list(r, case.cutoff, cell, case.pbc)
+    path = [case]
+    for _ in range(SKIN_STEPS):
+        r, cell = _moved(rng, path[-1].positions, path[-1].cell, case.pbc)
+        path.append(case._replace(positions=r, cell=cell))
+    return follow(skin, path)
+
+
+def pinch(rng: Generator) -> tuple[str | None, int]:
+    """Let pairs just outside cutoff + skin close in about as far as a list bears; return as `walk`."""
+    skin = VerletSkin(rng.uniform(1, 3), rng.uniform(0.1, 1.0))
+    cell, pbc = triclinic_cell(rng), rng.random(3) < 0.7
+    r = rng.random((int(rng.integers(1, 4)), 3)) @ cell
+    apart = rng.normal(size=r.shape)
+    apart *= (skin.cutoff + skin.skin) * (1 + rng.choice([1e-12, 1e-3])) / np.linalg.norm(apart, axis=1, keepdims=True)
+    path = [Case(np.concatenate([r, r + apart]), skin.cutoff, cell, pbc)]
+    for _ in range(SKIN_STEPS):
+        closer = rng.choice([0.0, 0.5, 0.9, 0.999, 1.001, 1.1, 1.3]) * 0.5 * skin.skin
+        move = closer * apart / np.linalg.norm(apart, axis=1, keepdims=True)
+        shrink = rng.choice([1.0, 1.0, 0.97, skin.cutoff / (skin.cutoff + skin.skin) - rng.choice([-1e-6, 1e-6])])
+        moved = np.concatenate([r + move, r + apart - move]) * shrink
+        turns = (rng.integers(-1, 2, size=moved.shape) * pbc) @ (cell * shrink)
+        path.append(path[0]._replace(positions=moved + turns, cell=cell * shrink))
+    return follow(skin, path)
+
+
+def follow(skin: VerletSkin, path: Sequence[Case]) -> tuple[str | None, int]:
+    """Compare a list with a skin along a path with fresh lists; return what differs, and the edges."""
+    edges = 0
+    for step, (r, cutoff, cell, pbc) in enumerate(path):
+        found = skin.update(r, cell, pbc)
+        expected = neighbor_list(r, cutoff, cell, pbc)
         edges += len(expected.senders)
         difference = differ(found, expected, len(r))
         if difference is not None:
-            return f"step {step} with skin {skin.skin}: {difference}; {case!r}", edges
-        r, cell = _moved(rng, r, cell, case.pbc)
+            return f"step {step} with skin {skin.skin}: {difference}; {list(path[:step + 1])!r}", edges
     return None, edges
+
+
+SKIN_CLASSES = {"walk with a skin": walk, "pinch with a skin": pinch}
 
 
 def _moved(rng: Generator, r: NDArray[np.float64], cell: NDArray[np.float64] | None,

@@ -107,8 +107,9 @@ CHANGES: dict[str, Callable[[Atoms], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int],
-                             change: str) -> None:
+def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int], change: str,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(mace.model.config), "reads_charge_and_spin", True)
     crystal.calc = MLIPCalculator(mace)
     crystal.get_potential_energy()
     CHANGES[change](crystal)
@@ -134,7 +135,7 @@ def test_what_no_model_reads_costs_nothing(mace: mlip.Potential, crystal: Atoms,
 
 
 def test_the_users_info_is_left_alone(mace: mlip.Potential, crystal: Atoms) -> None:
-    crystal.info = {"charge": 1, "spin": 2, "mine": [1, 2]}
+    crystal.info = {"charge": 0, "spin": 1, "mine": [1, 2]}
     before = copy.deepcopy(crystal.info)
     crystal.calc = MLIPCalculator(mace)
     crystal.get_stress()

@@ -199,7 +199,7 @@ class TestWriting:
     def test_round_trip(self, tmp_path: Path) -> None:
         tensors = {"f": torch.randn(2, 3), "d": torch.randn(3).double(), "i": torch.arange(4), "s": torch.tensor(2.5),
                    "e": torch.zeros(0, 2), "b": torch.tensor([True, False])}
-        header = {"config": {"x": [1, 2.5, "ä", None]}, "info": {"y": 1}}
+        header = {"config": {"x": [1, 2.5, "ä", None]}, "info": {"y": 1}, "summary": {"z": [2]}}
         file_format.write(tmp_path / "f.mlip", header, tensors)
         document, found = file_format.read(tmp_path / "f.mlip")
         assert {k: document[k] for k in header} == header
@@ -221,7 +221,7 @@ class TestWriting:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", full)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(ModelFileError, match="No space"):
                 tiny.save(path)
         assert path.read_bytes() == b"old"
         assert os.listdir(tmp_path) == ["m.mlip"]

@@ -15,7 +15,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, files written
     "01_single_point": (["energy ", "largest force", "O-H length"], []),
     "02_relaxation": (["converged: True", "O6-H11"], ["relaxed.xyz"]),
-    "03_ase_dynamics": (["NVE: 41 frames", "NVT: 21 frames"], ["nve.traj", "nvt.pdb", "nvt.xyz"]),
+    "03_ase_dynamics": (["NVE: 41 frames", "NVT: 21 frames"],
+                        ["nve.traj", "nvt.final.xyz", "nvt.topology.pdb", "nvt.xyz"]),
     "04_openmm_dynamics": (["40 frames", "total energy varies"], ["energies.csv", "molecule.pdb", "trajectory.dcd"]),
     "05_mixed_ml_mm": (["15 ML atoms", "energy of the molecule"], ["energies.csv", "start.pdb"]),
     "06_screening": (["NOTE: this model knows one molecule", "diamond.cif[0]", "failed: StructureError",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import mlip
 from mlip import Structure
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph import build_graph, check_elements
@@ -77,16 +78,24 @@ def test_edge_vectors_can_be_differentiated() -> None:
     assert torch.autograd.gradcheck(lambda p, h: graph.replace(positions=p, cell=h).vectors(), (positions, cell))
 
 
-def test_precision_and_device() -> None:
-    graph = build_graph([crystal()], 2.5, dtype=torch.float32)
-    double = build_graph([crystal()], 2.5)
-    assert graph.positions.dtype == graph.vectors().dtype == torch.float32
-    assert torch.equal(graph.edge_index, double.edge_index)  # pairs are found in float64
-    moved = double.to("cpu", torch.float32)
-    assert torch.allclose(graph.vectors(), moved.vectors(), atol=1e-6)
-    assert all(torch.equal(getattr(moved, f.name), getattr(graph, f.name))
-               for f in dataclasses.fields(graph) if f.name not in ("positions", "shifts", "volume"))
-    assert double.to(dtype=torch.float64).numbers.dtype == torch.int64
+def test_coordinates_are_float64_and_vectors_as_asked_for() -> None:
+    graph = build_graph([crystal()], 2.5).to("cpu")
+    assert graph.positions.dtype == graph.cell.dtype == graph.shifts.dtype == torch.float64
+    assert graph.numbers.dtype == torch.int64
+    assert graph.vectors(torch.float32).dtype == torch.float32
+    assert torch.equal(graph.vectors(torch.float32), graph.vectors().float())
+
+
+@pytest.mark.parametrize("distance", [1e2, 1e4])
+def test_float32_forces_far_from_the_origin(distance: float, mace: mlip.Potential) -> None:
+    """Also of two molecules that are far from each other: no choice of origin would help them."""
+    single, water = mace.to(dtype="float32"), np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0.1]])
+    alone = Structure.create([8, 1, 1], water)
+    both = Structure.create([8, 1, 1] * 2, np.concatenate([water, water + distance]))
+    near, far = (single.evaluate([s])[0].forces for s in (alone, both))
+    assert near is not None
+    assert far is not None
+    assert np.abs(far - np.concatenate([near, near])).max() < 2e-5 * max(1.0, np.abs(near).max())
 
 
 def test_nothing() -> None:

@@ -25,7 +25,7 @@ def test_arrays() -> None:
 
 @pytest.mark.parametrize(("info", "charge", "spin", "head"), [
     ({"charge": -2}, -2, 1, None), ({"charge": np.float64(1.0)}, 1, 1, None), ({"spin": 3}, 0, 3, None),
-    ({"spin_multiplicity": 2}, 0, 2, None), ({"spin": 3, "spin_multiplicity": 2}, 0, 2, None),
+    ({"spin_multiplicity": 2}, 0, 2, None), ({"spin": 2, "spin_multiplicity": 2}, 0, 2, None), ({"spin": 0}, 0, 1, None),
     ({"head": "pbe"}, 0, 1, "pbe"), ({"head": np.str_("pbe")}, 0, 1, "pbe"), ({"energy": 5.0, "name": "x"}, 0, 1, None),
 ])
 def test_info(info: dict[str, Any], charge: int, spin: int, head: str | None) -> None:
@@ -54,7 +54,7 @@ def test_no_atoms(wrong: Any) -> None:
         structure_of(wrong)
 
 
-@pytest.mark.parametrize("info", [{"charge": 0.5}, {"spin": 0}, {"spin_multiplicity": "two"}, {"charge": None}])
+@pytest.mark.parametrize("info", [{"charge": 0.5}, {"spin": -1}, {"spin_multiplicity": "two"}, {"charge": None}])
 def test_impossible_info(info: dict[str, Any]) -> None:
     atoms = molecule("H2O")
     atoms.info.update(info)

@@ -21,9 +21,9 @@ SMALL: dict[str, Any] = {"atomic_numbers": (1, 8), "cutoff": 3.0, "channels": 4,
                          "correlation": 2, "radial_mlp": (8,), "num_bessel": 4, "avg_num_neighbors": 2.0}
 
 
-def water(heads: tuple[str, ...] = ("default",), dtype: torch.dtype = torch.float64) -> Any:
+def water(heads: tuple[str, ...] = ("default",)) -> Any:
     structure = Structure.create([8, 1, 1], [[0, 0, 0.1], [0.8, 0, -0.5], [-0.7, 0.2, -0.5]], head=heads[-1])
-    return build_graph([structure], 3.0, heads=heads, dtype=dtype)
+    return build_graph([structure], 3.0, heads=heads)
 
 
 def model(seed: int = 0, **config: Any) -> MACE:

@@ -6,10 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import mlip.neighbors.celllist as celllist
 from mlip.errors import OptionError
-from mlip.neighbors import NeighborList, VerletSkin, neighbor_list
-from mlip.neighbors import jit, workers
+from mlip.neighbors import NeighborList, VerletSkin, jit, neighbor_list, workers
 from mlip.neighbors.brute import brute_force
 from mlip.verify.neighbors import differ
 
@@ -39,7 +37,7 @@ def test_large_structure_against_the_oracle():
 
 
 def test_few_atoms_in_many_parts(monkeypatch):
-    monkeypatch.setattr(celllist, "FEW_ATOMS", 0)
+    monkeypatch.setattr(workers, "ATOMS_PER_THREAD", 1)
     for atoms in (1, 2, 5, 40):
         r = gas(atoms, edge=6.0)
         assert differ(neighbor_list(r, 4.0, np.eye(3) * 6, True, threads=3),

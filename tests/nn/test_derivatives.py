@@ -17,11 +17,12 @@ CELL = [[3.0, 0.2, 0.0], [0.1, 3.3, 0.4], [0.0, -0.3, 3.6]]
 class Springs:
     """E = sum over directed edges of k/4 (r - 1)^2, half of each on either atom; strong isolated energies."""
 
-    def __init__(self, stiffness: float = 2.0) -> None:
+    def __init__(self, stiffness: float = 2.0, dtype: torch.dtype = torch.float64) -> None:
+        self.dtype = dtype
         self.stiffness = torch.tensor(stiffness, dtype=torch.float64, requires_grad=True)
 
     def __call__(self, graph: AtomGraph) -> Tensor:
-        r = torch.linalg.vector_norm(graph.vectors(), dim=-1)
+        r = torch.linalg.vector_norm(graph.vectors(self.dtype), dim=-1)
         energy = self.stiffness.to(r.dtype) / 4 * (r - 1) ** 2
         return r.new_zeros(graph.num_atoms).index_add(0, graph.edge_index[1], energy)
 
@@ -29,11 +30,11 @@ class Springs:
         return -1e4 * graph.numbers.to(torch.float64)
 
 
-def graph_of(dtype: torch.dtype = torch.float64) -> AtomGraph:
+def graph_of() -> AtomGraph:
     rng = np.random.default_rng(0)
     crystal = Structure.create([1, 8, 8], rng.uniform(0, 3, (3, 3)), CELL, True)
     molecule = Structure.create([6, 1], [[0, 0, 0], [0.9, 0.5, 0.1]])
-    return build_graph([crystal, molecule], 3.0, dtype=dtype)
+    return build_graph([crystal, molecule], 3.0)
 
 
 def by_hand(graph: AtomGraph) -> tuple[Tensor, Tensor]:
@@ -59,9 +60,11 @@ def test_forces_and_stress_by_hand() -> None:
 
 
 def test_energies_add_up_in_double_precision() -> None:
-    graph = graph_of(torch.float32)
-    result = evaluate(Springs(), graph)
-    assert result.interaction.dtype == result.forces.dtype == torch.float32
+    graph = graph_of()
+    result = evaluate(Springs(dtype=torch.float32), graph)
+    assert result.interaction.dtype == torch.float32
+    assert result.forces is not None
+    assert result.forces.dtype == torch.float64
     assert result.energy.dtype == result.energies.dtype == torch.float64
     e = result.interaction.double() - 1e4 * graph.numbers
     assert torch.equal(result.energies, e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -90,9 +91,9 @@ def omm() -> type[Tools]:
 @pytest.fixture
 def unsaved(mace: mlip.Potential) -> mlip.Potential:
     """A potential like no other in this process and that no file knows, float64."""
-    potential = mace.to(dtype="float32").to(dtype="float64")
-    potential.model.atomic_energies.add_(1e-3 * next(_SERIAL))
-    return potential
+    model = copy.deepcopy(mace.model)
+    model.atomic_energies.add_(1e-3 * next(_SERIAL))
+    return mlip.Potential(model, mace.info)
 
 
 @pytest.fixture

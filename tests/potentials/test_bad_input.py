@@ -41,6 +41,8 @@ def test_nothing(mace, omm) -> None:
     ({"skin": float("nan")}, OptionError, "skin"),
     ({"charge": 0.5}, StructureError, "charge"),
     ({"spin": 0}, StructureError, "spin"),
+    ({"charge": 1}, StructureError, "reads neither"),
+    ({"spin": 2}, StructureError, "reads neither"),
     ({"spin": "two"}, StructureError, "spin"),
     ({"head": "none"}, OptionError, "default"),
     ({"force_group": 32}, OptionError, "0 to 31"),

@@ -95,7 +95,7 @@ def test_create_periodic_system(mace, crystal, omm) -> None:
 
 def test_options_in_both_places(mace, methanol, omm) -> None:
     topology = omm.topology(methanol.numbers)
-    potential = MLPotential("mlip", model=mace, precision="single", charge=1, multiplicity=2, device="cpu")
+    potential = MLPotential("mlip", model=mace, precision="single", charge=0, multiplicity=1, device="cpu")
 
     def settings(**options: object) -> bytes:
         xml = openmm.XmlSerializer.serialize(potential.createSystem(topology, **options))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.io import read
 
 from mlip.errors import StructureError
 from mlip.simulation import Plan, run_openmm, with_velocities
@@ -76,12 +77,13 @@ def test_random_cells(binding) -> None:
 
 
 @pytest.mark.parametrize("name", ["fcc", "hexagonal", "left_handed"])
-def test_dynamics_start_right(binding, structures, name) -> None:
+def test_dynamics_start_right(binding, structures, name, tmp_path) -> None:
     atoms = with_velocities(CELLS[name]() if name in CELLS else structures[name], 300, seed=1)
-    record = run_openmm(atoms, binding, Plan(steps=2, every=1), platform="Reference")
+    path = tmp_path / "run.xyz"
+    record = run_openmm(atoms, binding, Plan(steps=2, every=1), platform="Reference", trajectory=path)
     assert record.potential[0] == pytest.approx(binding.predict(atoms).energy, abs=1e-8)
     assert record.kinetic[0] == pytest.approx(atoms.get_kinetic_energy(), rel=1e-6)
-    assert binding.predict(record.frames[-1]).energy == pytest.approx(record.potential[-1], abs=1e-8)
+    assert binding.predict(read(path)).energy == pytest.approx(record.potential[-1], abs=1e-6)
 
 
 def test_molecules_stay_as_they_are(structures) -> None:
@@ -102,3 +104,13 @@ def test_momenta_turn_with_the_atoms(structures) -> None:
 def test_slabs_are_refused(structures) -> None:
     with pytest.raises(StructureError, match="all directions or none"):
         openmm_box(structures["slab"])
+    with pytest.raises(StructureError, match="all directions or none"):
+        topology_of(structures["slab"])
+
+
+@pytest.mark.parametrize("name", ["fcc", "sheared", "left_handed"])
+def test_cells_that_openmm_refuses(structures, name) -> None:
+    atoms = CELLS[name]() if name in CELLS else structures[name]
+    with pytest.raises(StructureError, match=r"mlip\.simulation\.openmm_engine\.openmm_box"):
+        topology_of(atoms)
+    assert topology_of(openmm_box(atoms)).getPeriodicBoxVectors() is not None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from ase.io import read
 
-from mlip.errors import OptionError
+from mlip.errors import EngineMismatchError, OptionError
+from mlip.simulation import run_openmm
 from mlip.simulation.quickstart import acetylacetone, quickstart
 
 pytest.importorskip("openmm")
@@ -16,8 +19,9 @@ def test_everything_is_there(tmp_path) -> None:
     report = quickstart(folder, steps=20, progress=False)
     assert report.relaxation.converged
     names = sorted(p.name for p in folder.iterdir())
-    assert names == ["ase.pdb", "ase.xyz", "openmm.pdb", "openmm.xyz", "quickstart.png", "relaxed.xyz"]
-    assert {p.name for p in report.files} == {n for n in names if not n.endswith(".pdb")}
+    assert names == ["ase.final.xyz", "ase.topology.pdb", "ase.xyz", "openmm.final.xyz", "openmm.topology.pdb",
+                     "openmm.xyz", "quickstart.png", "relaxed.xyz"]
+    assert {p.name for p in report.files} == {n for n in names if n.count(".") == 1}
     picture = (folder / "quickstart.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
@@ -37,6 +41,16 @@ def test_everything_is_there(tmp_path) -> None:
             assert second == pytest.approx(first, rel=1e-2, abs=1e-3)
             assert difference == pytest.approx(second - first, abs=2e-2)
     assert report.ase.potential[0] == pytest.approx(report.openmm.potential[0], abs=1e-5)
+
+
+def test_engines_that_disagree(tmp_path, monkeypatch) -> None:
+    def shifted(*arguments, **options):
+        record = run_openmm(*arguments, **options)
+        return dataclasses.replace(record, potential=record.potential + 1e-3)
+
+    monkeypatch.setattr("mlip.simulation.quickstart.run_openmm", shifted)
+    with pytest.raises(EngineMismatchError, match="disagree"):
+        quickstart(tmp_path, steps=1, progress=False)
 
 
 def test_bad_steps(tmp_path) -> None:

@@ -77,6 +77,12 @@ def test_bad_options(binding, options, text) -> None:
         relax(molecule("CH3OH"), binding, **options)
 
 
+@pytest.mark.parametrize("cell", [False, True])
+def test_nothing_to_relax(binding, cell) -> None:
+    with pytest.raises(StructureError, match="no atoms"):
+        relax(Atoms(), binding, cell=cell)
+
+
 def test_unknown_element(binding) -> None:
     with pytest.raises(UnknownElementError):
         relax(Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]]), binding)

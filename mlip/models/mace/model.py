@@ -45,7 +45,7 @@ class MACE(EnergyModel):
     def forward(self, graph: AtomGraph) -> Tensor:
         """Return the interaction energy of each atom, [N] in eV."""
         elements, head = self.element_index(graph.numbers), graph.head[graph.batch]
-        vectors = graph.vectors()
+        vectors = graph.vectors(self.dtype)
         r = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
         harmonics = spherical_harmonics(vectors, self.config.edge_lmax)
         radial = self._radial(r, elements, graph.edge_index)
