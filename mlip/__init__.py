@@ -6,10 +6,10 @@ Atoms / OpenMM positions / batch -> neighbors -> AtomGraph -> model (energy) -> 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlip._installation import check_single_distribution
+from mlip._lazy import lazy
 
 check_single_distribution()
 
@@ -27,13 +27,4 @@ _HOMES = {
 
 __all__ = ["AtomGraph", "Potential", "Prediction", "Structure", "create", "load"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are first used, so that `import mlip` stays light."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'mlip' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy(__name__, _HOMES)

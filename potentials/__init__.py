@@ -10,10 +10,10 @@ bonds of the System; an ML System has none, so each atom counts as a molecule: c
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlip._installation import check_single_distribution
+from mlip._lazy import lazy
 
 check_single_distribution()  # here too: the other package may own mlip/__init__.py
 
@@ -30,13 +30,4 @@ _HOMES = {
 
 __all__ = ["Computation", "create_force", "create_system"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import public names when they are first used."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'mlip.potentials' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -14,7 +14,7 @@ from mlip.checkpoints import Potential
 from mlip.checkpoints.evaluator import Evaluator
 from mlip.errors import MLIPError, ModelFileError, NonFiniteError, OptionError, TopologyError
 from mlip.graph import Structure
-from mlip.potentials.residents import ModelReference, find, resolve
+from mlip.potentials.registry import ModelReference, find, resolve
 from mlip.potentials.settings import Settings
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 

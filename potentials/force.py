@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlip.checkpoints import Potential
 from mlip.errors import MissingDependencyError, OptionError
 from mlip.potentials.computation import Computation
-from mlip.potentials.residents import adopt
+from mlip.potentials.registry import register
 from mlip.potentials.selection import select
 from mlip.potentials.settings import Settings
 
@@ -67,7 +67,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
     if force_group not in range(32):
         raise OptionError(f"force_group={force_group!r}; OpenMM has the groups 0 to 31")
     selection = select(topology_or_numbers, atoms)
-    potential, reference = adopt(model, device, dtype)
+    potential, reference = register(model, device, dtype)
     settings = Settings(
         numbers=selection.numbers, particles=selection.particles,
         periodic=selection.has_box if periodic is None else bool(periodic),

@@ -1,4 +1,4 @@
-"""The factory by which openmm-ml finds the package: `MLPotential("mlip", model="acac-mace")`.
+"""The factory by which openmm-ml finds the package: `MLPotential("mlip", model="mace-acac")`.
 
 `import openmmml` loads and instantiates the factory of every installed plugin. So this file imports
 nothing, openmm-ml neither: it may be in the middle of its own import.

@@ -1,4 +1,4 @@
-"""Models with their papers: make, load, save, and ask them."""
+"""Models with their provenance: make, load, save, and evaluate them."""
 
 from mlip.checkpoints.create import create, from_reference
 from mlip.checkpoints.evaluator import Evaluator

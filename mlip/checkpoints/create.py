@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlip.checkpoints.info import ModelInfo
 from mlip.checkpoints.options import as_dtype
 from mlip.checkpoints.potential import Potential
 from mlip.elements import atomic_numbers
-from mlip.errors import ConfigError, UnsupportedModelError
+from mlip.errors import ConfigError, OptionError, UnsupportedModelError
 from mlip.models import EnergyModel, ModelConfig
 from mlip.models import family as family_of
 
@@ -35,8 +35,10 @@ def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff:
         StructureError: an element that is none.
     """
     kind = family_of(family)
-    if isinstance(elements, str):
-        raise ConfigError(f"elements must be a list such as ['H', 'O'], not the string {elements!r}")
+    if isinstance(elements, str) or not isinstance(elements, Iterable):
+        raise ConfigError(f"elements must be a list such as ['H', 'O']; {elements!r} was given")
+    if type(seed) is not int or not 0 <= seed < 1 << 63:
+        raise OptionError(f"seed must be a whole number from 0 to 2^63 - 1; {seed!r} was given")
     if "atomic_numbers" in config:
         raise ConfigError("give the elements once, as `elements`, not also as atomic_numbers")
     numbers = tuple(sorted(set(atomic_numbers(elements))))
@@ -87,6 +89,9 @@ def from_reference(family: str, state_dict: Mapping[str, Tensor], config: Mappin
         UnsupportedModelError: options or tensors that mlip does not implement, by name.
     """
     kind = family_of(family)
+    if not isinstance(state_dict, Mapping) or not isinstance(config, Mapping):
+        raise UnsupportedModelError("state_dict and config must be mappings; got "
+                                    f"{type(state_dict).__name__} and {type(config).__name__}")
     try:
         tensors = {k: torch.as_tensor(v) for k, v in state_dict.items()}
         ours, weights = kind.convert(tensors, config)

@@ -31,6 +31,9 @@ def as_device(device: torch.device | str | None, default: torch.device) -> torch
         raise OptionError(f"device {device!r} is unknown; use 'cpu', 'cuda' or 'cuda:<index>'") from None
     if chosen.type not in ("cpu", "cuda"):
         raise OptionError(f"device {device!r} is not supported; use 'cpu', 'cuda' or 'cuda:<index>'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count() > 0:
+        raise OptionError(f"device {device!r} was asked for but torch sees {torch.cuda.device_count()} CUDA device(s); "
+                          "their indices begin with 0")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(f"device {device!r} was asked for but torch sees no CUDA device; use device='cpu'")
     return chosen

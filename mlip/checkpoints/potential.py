@@ -1,4 +1,4 @@
-"""`Potential`: a model with its papers, ready to predict."""
+"""`Potential`: a model with its provenance, ready to predict."""
 
 from __future__ import annotations
 

@@ -57,13 +57,14 @@ def _add_train(commands: Commands) -> None:
 def _train(options: argparse.Namespace) -> None:
     from mlip.cli.common import show_progress
     from mlip.io.dataset import isolated_energies, read_labelled
-    from mlip.training import TrainingConfig, initial_potential, train
+    from mlip.training import TrainingConfig, initial_potential, split, train
 
     examples = [example for path in options.data for example in read_labelled(path)]
     isolated = None if options.isolated is None else isolated_energies(options.isolated)
     config = {k: getattr(options, k) for k in (*MODEL_OPTIONS, "pair_repulsion") if getattr(options, k) is not None}
     settings = TrainingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)})
-    start = initial_potential(options.family, examples, isolated, settings.seed, **config)
+    seen, _ = split(examples, settings.validation_fraction, settings.seed)  # constants, too, from these alone
+    start = initial_potential(options.family, seen, isolated, settings.seed, **config)
     print(f"best model: {train(start, examples, options.output, settings, show_progress())}")
 
 

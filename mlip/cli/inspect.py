@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlip.cli.common import Commands
 
-PAPERS = ("name", "licence", "citation", "training_data", "description")
+PROVENANCE = ("name", "licence", "citation", "training_data", "description")
 
 
 def add_commands(commands: Commands) -> None:
@@ -21,11 +21,11 @@ def add_commands(commands: Commands) -> None:
     show.add_argument("model", help="name or path")
     show.set_defaults(run=_show)
 
-    convert = commands.add_parser("convert", help="write a model in the format of mlip, with its papers")
+    convert = commands.add_parser("convert", help="write a model in the format of mlip, with its provenance")
     convert.add_argument("source", help="name or path, e.g. a mace-torch .model file")
     convert.add_argument("target", type=Path, help="file to write, e.g. my-model.mlip")
     convert.add_argument("--dtype", help="float32 or float64")
-    for field in PAPERS:
+    for field in PROVENANCE:
         convert.add_argument(f"--{field.replace('_', '-')}", help=f"{field.replace('_', ' ')} to record")
     convert.set_defaults(run=_convert)
 
@@ -38,7 +38,14 @@ def _list(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from mlip.checkpoints import load
+    from mlip.checkpoints.listing import public
 
+    entry = public(options.model)
+    if entry is not None:  # answer before anything is fetched
+        for name in ("name", "family", "licence", "commercial_use", "citation", "training_data", "elements",
+                     "description", "url", "size", "sha256", "sha256_source"):
+            print(f"{name.replace('_', ' '):15}{getattr(entry, name)}")
+        return
     potential = load(options.model)
     info = potential.info
     rows = {"elements": " ".join(potential.elements), "cutoff (A)": f"{potential.cutoff:g}",
@@ -56,7 +63,7 @@ def _convert(options: argparse.Namespace) -> None:
     from mlip.checkpoints import Potential, load
 
     potential = load(options.source, dtype=options.dtype)
-    given = {field: getattr(options, field) for field in PAPERS if getattr(options, field) is not None}
+    given = {field: getattr(options, field) for field in PROVENANCE if getattr(options, field) is not None}
     stamped = Potential(potential.model, dataclasses.replace(potential.info, **given))
     path = stamped.save(options.target)
     print(f"written   {path}\nsha256    {stamped.info.sha256}")

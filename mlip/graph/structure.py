@@ -27,7 +27,7 @@ class Structure:
         pbc: [3] bool, periodic directions.
         charge: total charge, e.
         spin: multiplicity 2S+1.
-        head: name of the model head, None for the model's default.
+        head: name of the model head; None where the model has one only.
     """
 
     numbers: NDArray[np.int64]

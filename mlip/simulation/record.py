@@ -151,7 +151,7 @@ class Recorder:
         """
         if self._files is not None:
             last = final.copy()
-            last.info.update(self._row(plan.steps * plan.timestep, potential, final.get_kinetic_energy()))
+            last.info = self._frame.info | self._row(plan.steps * plan.timestep, potential, final.get_kinetic_energy())
             write(self._files[2], last, format="extxyz")
         time, energy, kinetic, temperature = np.array([list(row.values()) for row in self._rows]).T
         return Record(time, energy, kinetic, temperature, plan.steps / max(seconds, 1e-9), final)

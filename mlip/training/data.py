@@ -71,8 +71,10 @@ def fingerprint(examples: Sequence[Labelled]) -> str:
     """Return a sha256 of structures, energies and forces, to tell data sets apart."""
     digest = hashlib.sha256()
     for e in examples:
-        for array in (e.structure.numbers, e.structure.positions, e.structure.cell, np.float64(e.energy), e.forces):
+        s = e.structure
+        for array in (s.numbers, s.positions, s.cell, s.pbc, np.float64(e.energy), e.forces):
             digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(repr((s.charge, s.spin, s.head)).encode())
     return digest.hexdigest()
 
 

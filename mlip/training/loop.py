@@ -145,7 +145,10 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
             self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
-        except (KeyError, RuntimeError, ValueError) as error:
+            if self.best_epoch and not self.best_file.is_file():
+                raise ModelFileError(f"{self.best_file}, the best model so far, is gone; delete {self.state_file} to "
+                                     "begin anew")
+        except (KeyError, RuntimeError) as error:
             raise ModelFileError(f"{self.folder} holds a run of another model ({error}); "
                                  "give the same model to resume it, or another folder") from None
 

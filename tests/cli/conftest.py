@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 
@@ -24,13 +25,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(potential.save(tmp_path_factory.mktemp("model") / "small.mlip"))
 
 
+@pytest.fixture(scope="session")
+def two_heads(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a random MACE with the heads `a` and `b`, 1 eV per carbon atom apart."""
+    potential = mlip.create("mace", ["H", "C", "O"], heads=("a", "b"), channels=2, edge_lmax=1, correlation=1,
+                            radial_mlp=(8,), cutoff=3.0, dtype="float64")
+    potential.model.atomic_energies[1, 1].add_(1.0)
+    return str(potential.save(tmp_path_factory.mktemp("model") / "heads.mlip"))
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Working folder with methanol.xyz, copper.cif, gold.cif and broken.xyz."""
+    """Working folder with methanol.xyz, copper.cif, gold.cif, broken.xyz, nothing.xyz and three.xyz."""
     monkeypatch.chdir(tmp_path)
     write("methanol.xyz", molecule("CH3OH"))
     write("copper.cif", bulk("Cu", "fcc", a=3.4, cubic=True))
     write("gold.cif", bulk("Au"))
+    write("nothing.xyz", Atoms(), format="extxyz")
+    write("three.xyz", [molecule(name) for name in ("H2O", "CO", "CH4")])
     Path("broken.xyz").write_text("3\nnothing\n")
     return tmp_path
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import molecule
+from ase.io import write
 
 from mlip.cli.main import main, parser
 
@@ -28,6 +30,17 @@ MISTAKES = {
     "unknown optimizer": ("relax methanol.xyz -m MODEL --optimizer bfgs", "OptionError", "lbfgs, fire"),
     "bad fmax": ("relax methanol.xyz -m MODEL --fmax 0", "OptionError", "fmax"),
     "cell of a molecule": ("relax methanol.xyz -m MODEL --cell", "StructureError", "three periodic directions"),
+    "several structures to move": ("md three.xyz -m MODEL", "StructureError", "holds 3 structures; choose one by its"),
+    "several structures to relax": ("relax three.xyz -m MODEL", "StructureError", "holds 3 structures"),
+    "several structures to verify": ("verify model MODEL three.xyz", "StructureError", "holds 3 structures"),
+    "no such index": ("relax three.xyz -m MODEL --index 3", "StructureError", "holds 3: allowed are -3 to 2"),
+    "index below all": ("md three.xyz -m MODEL --index -4", "StructureError", "index -4"),
+    "nothing to move": ("md nothing.xyz -m MODEL", "StructureError", "no atoms"),
+    "nothing to relax": ("relax nothing.xyz -m MODEL --cell", "StructureError", "no atoms"),
+    "nothing to verify": ("verify model MODEL nothing.xyz", "StructureError", "no atoms"),
+    "heads without choice": ("predict methanol.xyz -m HEADS", "OptionError", "a, b"),
+    "unknown head": ("relax methanol.xyz -m HEADS --head c", "OptionError", "a, b"),
+    "bad spin": ("predict methanol.xyz -m MODEL --spin 0", "OptionError", "2S+1"),
     "no steps": ("md methanol.xyz -m MODEL --steps 0", "OptionError", "steps"),
     "bad seed": ("md methanol.xyz -m MODEL --seed -1", "OptionError", "seed"),
     "bad time step": ("md methanol.xyz -m MODEL --timestep nan", "OptionError", "timestep"),
@@ -45,9 +58,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", list(MISTAKES))
-def test_one_line(run, model, name) -> None:
+def test_one_line(run, model, two_heads, name) -> None:
     line, kind, text = MISTAKES[name]
-    code, out, err = run(*line.replace("MODEL", model).split())
+    code, out, err = run(*line.replace("MODEL", model).replace("HEADS", two_heads).split())
     assert code == 2
     assert err.startswith(f"mlip {line.split()[0]}: {kind}: ")
     assert text in err
@@ -66,6 +79,22 @@ def test_targets_are_checked_before_the_work(run, monkeypatch, line) -> None:
     code, _, err = run(*line.split(), "-m", "mace-acac")
     assert code == 2
     assert "cannot write" in err
+
+
+@pytest.mark.parametrize("line", ["md methanol.xyz -o methanol.xyz", "md run.topology.pdb -o run.xyz",
+                                  "md trajectory.final.xyz", "relax ./methanol.xyz -o link.xyz", "relax relaxed.xyz",
+                                  "predict copper.cif methanol.xyz -o methanol.xyz"])
+def test_inputs_are_not_overwritten(run, place, model, line) -> None:
+    Path("link.xyz").symlink_to("methanol.xyz")
+    source = Path(line.split()[1])
+    if not source.exists():
+        write(source, molecule("CH3OH"))
+    before = {path: path.read_bytes() for path in place.iterdir()}
+    code, out, err = run(*line.split(), "-m", model)
+    assert code == 2
+    assert out == ""
+    assert "it is an input" in err
+    assert {path: path.read_bytes() for path in place.iterdir()} == before
 
 
 @pytest.mark.parametrize("line", ["", "dance", "md", "md methanol.xyz", "md methanol.xyz -m x --engine abacus",

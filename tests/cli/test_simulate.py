@@ -11,6 +11,7 @@ from ase.build import fcc111, molecule
 from ase.io import read, write
 
 import mlip
+from mlip.cli.main import parser
 
 
 def test_quickstart(run) -> None:
@@ -73,7 +74,67 @@ def test_md(run, model, engine, ensemble) -> None:
     frames = read("trajectory.xyz", ":")
     assert len(frames) == 3
     assert all(frame.pbc.all() for frame in frames)
-    assert Path("trajectory.pdb").is_file()
+    assert frames[1].info["time"] == 6
+    assert frames[1].get_potential_energy() == pytest.approx(mlip.load(model).predict(frames[1]).energy, abs=1e-6)
+    assert read("trajectory.topology.pdb").numbers.tolist() == frames[0].numbers.tolist()
+    assert "trajectory.final.xyz" in out
+    code, _, err = run("md", "trajectory.final.xyz", "-m", model, "--engine", engine, "--steps", 2, "-o", "more.xyz")
+    assert (code, err) == (0, "")
+    assert read("more.xyz", 0).info["kinetic"] == pytest.approx(read("trajectory.final.xyz").get_kinetic_energy(),
+                                                                abs=1e-6)
+
+
+def test_md_keeps_its_frames_when_it_fails(run, model) -> None:
+    """Two atoms fall onto each other; what came before is there."""
+    falling = Atoms("CO", [[0, 0, 0], [0, 0, 3.0]])
+    falling.set_velocities([[0, 0, 0], [0, 0, -0.1]])
+    write("falling.xyz", falling)
+    code, out, err = run("md", "falling.xyz", "-m", model, "--timestep", 1e6, "--every", 1)
+    assert (code, out) == (2, "")
+    assert "Error" in err
+    assert len(read("trajectory.xyz", ":")) >= 1
+    assert not Path("trajectory.final.xyz").exists()
+
+
+@pytest.mark.parametrize(("index", "count"), [(0, 3), (1, 2), (-1, 5)])
+def test_one_of_several(run, model, index, count) -> None:
+    assert run("relax", "three.xyz", "-m", model, "--index", index, "--steps", 0)[0] == 1
+    assert len(read("relaxed.xyz")) == count
+    assert run("md", "three.xyz", "-m", model, "--index", index, "--steps", 1)[0] == 0
+    assert len(read("trajectory.xyz")) == count
+
+
+def test_heads(run, two_heads) -> None:
+    """Files such as CIF name no head."""
+    write("methanol.pdb", molecule("CH3OH"))
+    energies = []
+    for head in "ab":
+        code, out, err = run("predict", "methanol.pdb", "-m", two_heads, "--head", head, "--charge", 0, "--spin", 1)
+        assert (code, err) == (0, "")
+        energies.append(float(out.split("\n")[1].split()[2]))
+    assert energies[1] - energies[0] > 0.5
+    assert run("relax", "methanol.pdb", "-m", two_heads, "--head", "b", "--steps", 0)[0] == 1
+    relaxed = read("relaxed.xyz")
+    assert relaxed.get_potential_energy() == pytest.approx(energies[1], abs=1e-5)
+    assert relaxed.info["head"] == "b"
+    assert run("md", "relaxed.xyz", "-m", two_heads, "--steps", 1)[0] == 0
+    assert read("trajectory.xyz").info["head"] == "b"
+    assert run("verify", "model", two_heads, "methanol.pdb", "--head", "b")[0] == 0
+
+
+def test_charge_and_spin_reach_the_structures(run) -> None:
+    from mlip.cli.common import structure_of, structures_of
+    from mlip.io.ase import structure_of as plain
+
+    options = parser().parse_args(["md", "three.xyz", "-m", "x", "--charge", "-1", "--spin", "2", "--index", "1"])
+    for atoms in (structure_of(options), *structures_of(options.file, options)):
+        atoms = plain(atoms)
+        assert (atoms.charge, atoms.spin) == (-1, 2)
+    write("radical.xyz", Atoms("O", info={"charge": -2, "spin_multiplicity": 3}))
+    options = parser().parse_args(["relax", "radical.xyz", "-m", "x"])
+    assert (plain(structure_of(options)).charge, plain(structure_of(options)).spin) == (-2, 3)
+    options.spin = 1
+    assert plain(structure_of(options)).spin == 1
 
 
 def test_md_on_a_platform(run, model) -> None:

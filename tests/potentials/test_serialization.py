@@ -79,10 +79,10 @@ def test_copies_share_the_loaded_model(unsaved, methanol, omm) -> None:
 
 def computation_of(model: mlip.Potential, atoms) -> Computation:
     """Return a computation as `create_force` makes it."""
-    from mlip.potentials.residents import adopt
+    from mlip.potentials.registry import register
     from mlip.potentials.settings import Settings
 
-    potential, reference = adopt(model)
+    potential, reference = register(model)
     return Computation(reference, Settings(atoms.numbers, None, False), potential)
 
 

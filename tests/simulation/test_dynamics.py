@@ -97,7 +97,7 @@ def test_momenta_of_zero_are_none(binding, copper, engine) -> None:
     copper.set_momenta(np.zeros((len(copper), 3)))
     record = ENGINES[engine](copper, binding, Plan(steps=1, every=1, temperature=300))
     assert record.temperature[0] == expected.temperature[0] > 30
-    assert ENGINES[engine](copper, binding, Plan(steps=1, every=1, temperature=0)).temperature[0] == 0
+    assert ENGINES[engine](copper, binding, Plan(steps=1, every=1, temperature=0)).temperature[0] < 1e-20
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt"])

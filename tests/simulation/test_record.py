@@ -78,7 +78,6 @@ def test_a_failed_run_leaves_its_frames(binding, copper, path, engine, monkeypat
     """What was there before does not stay beside them."""
     pytest.importorskip("openmm")
     engine(copper, binding, Plan(steps=8, every=1), trajectory=path)
-    copper.calc = None
     predict, calls = Evaluator.__call__, []
 
     def failing(self, *arguments, **options):

@@ -33,7 +33,8 @@ FIXED = {"gate": ("silu",), "radial_type": ("bessel",), "apply_cutoff": (True,),
          "use_so3": (False, None), "use_agnostic_product": (False, None), "use_last_readout_only": (False, None),
          "use_embedding_readout": (False, None), "embedding_specs": (None,), "edge_irreps": (None,),
          "readout_cls": (None, "NonLinearReadoutBlock")}
-IGNORED = re.compile(r"(output_mask|_zeroed|conv_tp\.weight|num_interactions|pair_repulsion_fn\.(cutoff\.p|(cutoff\.)?r_max))$")
+IGNORED = re.compile(r"(output_mask|_zeroed|conv_tp\.weight|num_interactions"
+                     r"|pair_repulsion_fn\.(cutoff\.p|(cutoff\.)?r_max))$")  # the last: never evaluated
 
 
 def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[MACEConfig, dict[str, Tensor]]:

@@ -35,11 +35,11 @@ class ModelReference:
     device: str
 
 
-_residents: dict[tuple[str, str, str], WeakSet[Potential]] = {}  # equal models, as long as someone holds them
+_loaded_models: dict[tuple[str, str, str], WeakSet[Potential]] = {}  # equal models, as long as someone holds them
 _lock = threading.RLock()
 
 
-def adopt(model: Potential | str | Path, device: torch.device | str | None = None,
+def register(model: Potential | str | Path, device: torch.device | str | None = None,
           dtype: torch.dtype | str | None = None) -> tuple[Potential, ModelReference]:
     """Return the potential to work with and the reference by which copies of a force find it.
 
@@ -84,11 +84,11 @@ def resolve(reference: ModelReference) -> Potential:
 
 def find(reference: ModelReference) -> Potential | None:
     """Return the model if it lives in this process."""
-    return next(iter(_residents.get(_key(reference), ())), None)
+    return next(iter(_loaded_models.get(_key(reference), ())), None)
 
 
 def _keep(reference: ModelReference, potential: Potential) -> None:
-    _residents.setdefault(_key(reference), WeakSet()).add(potential)
+    _loaded_models.setdefault(_key(reference), WeakSet()).add(potential)
 
 
 def _loaded(reference: ModelReference) -> Potential:
