@@ -169,8 +169,8 @@ def table(rows: Sequence[Row]) -> str:
     versions = rows[0]["machine"]["versions"] if rows else {}
     absent = [p for p in PEERS if versions.get(p) == "absent"]
     lines += ["", f"Full lists (i, j, S) of fcc copper displaced by 0.05 A, cutoff {CUTOFF:g} A; the least time of "
-              "several interleaved rounds, two runs in each. In brackets the peer's time over ours. vesin (from 0.6 on) uses "
-              "as many threads as mlip; matscipy and ASE have one thread only. "
+              "several interleaved rounds, two runs in each. In brackets the peer's time over ours. "
+              "vesin (from 0.6 on) uses as many threads as mlip; matscipy and ASE have one thread only. "
               f"ASE is left out beyond {MOST_ASE:,} atoms. "
               + "; ".join(f"{p} {v}" for p, v in versions.items() if v != "absent") + "."
               + "".join(f" {p} is not installed." for p in absent)]

@@ -155,7 +155,9 @@ def _typed(text: str, done: int, plan: Plan) -> MLIPError | None:
                               f"shorter time step, now {plan.timestep} fs")
     named = re.search(r"\b(\w+Error): ", text)
     kind = getattr(errors, named[1], None) if named else None
-    return kind(text) if isinstance(kind, type) and issubclass(kind, MLIPError) else None
+    if named is None or not isinstance(kind, type) or not issubclass(kind, MLIPError):
+        return None
+    return kind(f"OpenMM stopped after step {done}: {text[named.end():]}")
 
 
 def _context(atoms: Atoms, potential: Potential, plan: Plan, platform: str | None) -> openmm.Context:

@@ -103,7 +103,7 @@ def outputs_of(trajectory: str | Path, inputs: Sequence[Path] = ()) -> tuple[Pat
 
     Returns:
         The trajectory; `<stem>.topology.pdb`, for programs such as mdtraj; and `<stem>.final.xyz`, the last
-        structure with its momenta, from which a run goes on.
+        structure with its momenta, from which a run goes on; of constraints it holds only those on single atoms.
 
     Raises:
         OptionError: the name does not end in `.xyz` or `.extxyz`, its folder does not exist, or a file is an input.

@@ -146,7 +146,7 @@ def test_openmm_keeps_the_kind_of_an_error(binding, monkeypatch) -> None:
     import openmm
 
     together = Atoms("CO", [[0, 0, 0], [0, 0, 0]])
-    with pytest.raises(StructureError, match="cannot share one place"):
+    with pytest.raises(StructureError, match=r"^OpenMM stopped after step 0: atoms 0 and 1 .* cannot share one"):
         run_openmm(together, binding, Plan(steps=1), platform="Reference")
 
     def failing(text: str) -> None:
@@ -165,7 +165,7 @@ def test_openmm_keeps_the_kind_of_an_error(binding, monkeypatch) -> None:
 @both_engines
 def test_explosion_is_a_typed_error(binding, copper, engine) -> None:
     copper.positions[1] = copper.positions[0] + [0.05, 0, 0]
-    with pytest.raises(NonFiniteError if engine == "openmm" else MLIPError):
+    with pytest.raises(MLIPError):
         ENGINES[engine](copper, binding, Plan(steps=50, timestep=1e7))
 
 
