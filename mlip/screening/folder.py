@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ase import Atoms
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ class Row:
         index: its place in the file, from 0.
         file_sha256: of the contents of the file.
         model_sha256: of the model.
-        settings: options of `screen_folder` that the numbers depend on.
+        settings: options of `screen_folder` that the numbers depend on, and the bits of the precision.
         status: `"ok"` or `"failed"`.
         reason: why it failed.
         formula: e.g. `"C5H8O2"`.
@@ -102,7 +103,7 @@ def screen_folder(folder: str | Path, potential: Potential, store: str | Path | 
         raise OptionError(f"{root} holds no structures; files must end in {', '.join(ENDINGS)}")
     target = check_target(root / STORE if store is None else store, (Path(store or STORE).suffix,))
     known = {row.key: row for row in read_rows(target)}
-    settings: dict[str, float] = {"fmax": fmax, "steps": steps, "strain": strain, "points": points}
+    settings: dict[str, float] = {"bits": torch.finfo(potential.dtype).bits, "fmax": fmax, "steps": steps, "strain": strain, "points": points}
     rows = []
     for file in tqdm(files, desc="screening", unit="file", disable=not progress):
         start = Row(file.name, 0, sha256_of(file), potential.info.sha256, settings)
