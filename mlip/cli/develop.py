@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 from mlip.cli.common import Commands, add_state, add_structure, structure_of
@@ -27,6 +28,7 @@ def add_commands(commands: Commands) -> None:
     fuzz = checks.add_parser("neighbors", help="neighbour lists of random structures against brute force")
     fuzz.add_argument("--cases", type=int, default=10_000, help="default: %(default)s")
     fuzz.add_argument("--seed", type=int, default=0)
+    fuzz.add_argument("--json", type=Path, help="file for the numbers")
     fuzz.set_defaults(run=_verify_neighbors)
     model = checks.add_parser("model", help="derivatives, symmetries and smoothness of a model on a structure")
     model.add_argument("model", help="name or path")
@@ -86,7 +88,9 @@ def _verify_neighbors(options: argparse.Namespace) -> int:
 
     report = fuzz(options.cases, options.seed, progress=show_progress())
     print(report)
-    return 1 if report.mismatches else 0
+    if options.json is not None:
+        options.json.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+    return 0 if report.passed else 1
 
 
 def _verify_model(options: argparse.Namespace) -> int:

@@ -48,6 +48,12 @@ class FuzzReport:
         """Whether there was no mismatch."""
         return self.mismatches == 0
 
+    def __str__(self) -> str:
+        lines = [f"{self.mismatches} mismatches in {self.cases} structures of {len(self.classes)} classes, "
+                 f"{self.edges} edges, seed {self.seed}, {self.seconds:.0f} s"]
+        lines += [f"  {name}: {count} of {self.classes[name]} wrong" for name, count in self.failed.items()]
+        return "\n".join([*lines, self.first_failure] if self.first_failure else lines)
+
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for JSON."""
         return asdict(self)
