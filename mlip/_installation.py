@@ -12,9 +12,8 @@ OURS = "mlip-md"
 
 def owners() -> set[str]:
     """Return the names of the installed distributions that own the import name `mlip`."""
-    names = {str(found.metadata["Name"]) for name in ("mlip", OURS) for found in distributions(name=name)
+    return {str(found.metadata["Name"]) for name in ("mlip", OURS) for found in distributions(name=name)
              if found.metadata["Name"]}  # none: remains of an uninstalled one
-    return names
 
 
 def check_single_distribution(names: Iterable[str] | None = None) -> None:

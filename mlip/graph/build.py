@@ -89,8 +89,8 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
 def check_neutral(structure: Structure) -> None:
     """Raise `StructureError` for a charge or spin that a model without them would silently ignore."""
     if structure.charge != 0 or structure.spin != 1:
-        raise StructureError(f"charge {structure.charge} and spin (2S+1) {structure.spin} were given, but the model reads "
-                             "neither: it knows the ground states of its training data only; take them out of "
+        raise StructureError(f"charge {structure.charge} and spin (2S+1) {structure.spin} were given, but the model "
+                             "reads neither: it knows the ground states of its training data only; take them out of "
                              "atoms.info (or the arguments) to evaluate it all the same")
 
 

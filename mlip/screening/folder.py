@@ -103,7 +103,8 @@ def screen_folder(folder: str | Path, potential: Potential, store: str | Path | 
         raise OptionError(f"{root} holds no structures; files must end in {', '.join(ENDINGS)}")
     target = check_target(root / STORE if store is None else store, (Path(store or STORE).suffix,))
     known = {row.key: row for row in read_rows(target)}
-    settings: dict[str, float] = {"bits": torch.finfo(potential.dtype).bits, "fmax": fmax, "steps": steps, "strain": strain, "points": points}
+    settings: dict[str, float] = {"bits": torch.finfo(potential.dtype).bits, "fmax": fmax, "steps": steps,
+                                  "strain": strain, "points": points}
     rows = []
     for file in tqdm(files, desc="screening", unit="file", disable=not progress):
         start = Row(file.name, 0, sha256_of(file), potential.info.sha256, settings)

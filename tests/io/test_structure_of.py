@@ -25,7 +25,8 @@ def test_arrays() -> None:
 
 @pytest.mark.parametrize(("info", "charge", "spin", "head"), [
     ({"charge": -2}, -2, 1, None), ({"charge": np.float64(1.0)}, 1, 1, None), ({"spin": 3}, 0, 3, None),
-    ({"spin_multiplicity": 2}, 0, 2, None), ({"spin": 2, "spin_multiplicity": 2}, 0, 2, None), ({"spin": 0}, 0, 1, None),
+    ({"spin_multiplicity": 2}, 0, 2, None), ({"spin": 2, "spin_multiplicity": 2}, 0, 2, None),
+    ({"spin": 0}, 0, 1, None),
     ({"head": "pbe"}, 0, 1, "pbe"), ({"head": np.str_("pbe")}, 0, 1, "pbe"), ({"energy": 5.0, "name": "x"}, 0, 1, None),
 ])
 def test_info(info: dict[str, Any], charge: int, spin: int, head: str | None) -> None:
