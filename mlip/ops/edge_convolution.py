@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor
 
-from mlip.so3 import wigner_3j
+from mlip.ops.tables import coupling
 from mlip.so3.degrees import block
 
 Paths = tuple[tuple[int, int, int], ...]
@@ -35,7 +33,7 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edge_
     gathered = features.index_select(0, sender)
     messages: dict[int, list[Tensor]] = {}
     for p, (l1, l2, l3) in enumerate(paths):
-        cg = torch.as_tensor(wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1), dtype=features.dtype, device=features.device)
+        cg = coupling(l1, l2, l3, features.dtype, features.device)
         matrices = torch.einsum("abc,eb->eca", cg, harmonics[:, block(l2)])
         product = gathered[:, block(l1)] * matrices if l1 == 0 else matrices @ gathered[:, block(l1)]
         messages.setdefault(l3, []).append(product * weights[:, p, None, :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlip.so3.symmetric_power import symmetric_basis
+from mlip.ops.tables import polynomials
 
 
 def symmetric_contraction(features: Tensor, weights: list[list[Tensor]], elements: Tensor, lmax: int) -> Tensor:
@@ -27,14 +27,12 @@ def symmetric_contraction(features: Tensor, weights: list[list[Tensor]], element
     for l, by_order in enumerate(weights):
         total = x.new_zeros(2 * l + 1, x.shape[1], x.shape[2])
         for nu, weight in enumerate(by_order, start=1):
-            basis = symmetric_basis(lmax, nu, l)
-            coefficients = torch.as_tensor(basis.coefficients, dtype=x.dtype, device=x.device)
-            indices = torch.as_tensor(basis.monomials, device=x.device)
-            monomials = x.index_select(0, indices[:, 0])
+            indices, coefficients = polynomials(lmax, nu, l, x.dtype, x.device)
+            monomials = x.index_select(0, indices[0])
             for factor in range(1, nu):
-                monomials = monomials * x.index_select(0, indices[:, factor])
-            polynomials = coefficients.flatten(1).T @ monomials.flatten(1)
-            shaped = polynomials.view(*coefficients.shape[1:], *x.shape[1:])
+                monomials = monomials * x.index_select(0, indices[factor])
+            values = coefficients.flatten(1).T @ monomials.flatten(1)
+            shaped = values.view(*coefficients.shape[1:], *x.shape[1:])
             total = total + torch.einsum("kmnc,nkc->mnc", shaped, weight[elements])
         out.append(total)
     return torch.cat(out).transpose(0, 1)

@@ -106,7 +106,6 @@ SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number gro
     "edge_convolution": lambda: convolution(2, 3, channels=1),
     "symmetric_contraction": lambda: contraction(2, 0, lmax=1, channels=1),
 }
-CAPTURABLE = {"spherical_harmonics"}
 
 
 def strided(tensor: Tensor) -> Tensor:
@@ -124,8 +123,7 @@ class TestOps:
     """What every op keeps.
 
     These are plain torch functions; `torch.library.opcheck` applies to dispatcher ops and joins this class with
-    the first of them. The tables of the convolution and the contraction are numpy, which Dynamo cannot trace:
-    their graph capture is skipped until they are dispatcher ops.
+    the first of them.
     """
 
     def test_value(self, name: str) -> None:
@@ -178,8 +176,6 @@ class TestOps:
         assert torch.autograd.gradgradcheck(p.call, tuple(t.requires_grad_() for t in p.inputs), fast_mode=True)
 
     def test_captured_as_one_graph(self, name: str) -> None:
-        if name not in CAPTURABLE:
-            pytest.skip(f"{name} reads numpy tables, which torch.compile cannot trace")
         p = OPS[name](4, 9)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own
