@@ -64,8 +64,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         import openmm
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
-    if force_group not in range(32):
-        raise OptionError(f"force_group={force_group!r}; OpenMM has the groups 0 to 31")
+    _check(force_group, periodic)
     selection = select(topology_or_numbers, atoms)
     potential, reference = register(model, device, dtype)
     settings = Settings(
@@ -79,3 +78,10 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
     if selection.particles is not None:
         force.setParticles(selection.particles.tolist())
     return force
+
+
+def _check(force_group: int, periodic: bool | None) -> None:
+    if force_group not in range(32):
+        raise OptionError(f"force_group={force_group!r}; OpenMM has the groups 0 to 31")
+    if periodic not in (None, True, False):
+        raise OptionError(f"periodic={periodic!r}; allowed: True, False or None (as the topology)")

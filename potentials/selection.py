@@ -57,7 +57,7 @@ def select(topology_or_numbers: Topology | Sequence[int], atoms: Iterable[int] |
 
 
 def _indices(atoms: Iterable[int], count: int) -> NDArray[np.int64]:
-    given = np.asarray(list(atoms))
+    given = np.asarray(list(atoms) if isinstance(atoms, Iterable) else atoms)
     if given.size == 0:
         raise TopologyError("atoms is empty; give at least one index, or atoms=None for all")
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):

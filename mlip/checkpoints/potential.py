@@ -18,7 +18,7 @@ from mlip.checkpoints import format as file_format
 from mlip.checkpoints.info import ModelInfo
 from mlip.elements import SYMBOLS
 from mlip.errors import NonFiniteError, StructureError
-from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_neutral
+from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_neutral, naming
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
 from mlip.nn.derivatives import BatchPrediction, evaluate
@@ -123,10 +123,11 @@ class Potential:
             StructureError: a charge or spin, where the model reads none.
         """
         config = self.model.config
-        for structure in structures:
-            check_elements(structure.numbers, config.atomic_numbers)
-            if not config.reads_charge_and_spin:
-                check_neutral(structure)
+        for i, structure in enumerate(structures):
+            with naming(i if len(structures) > 1 else None):
+                check_elements(structure.numbers, config.atomic_numbers)
+                if not config.reads_charge_and_spin:
+                    check_neutral(structure)
 
     def evaluate(self, structures: Sequence[Structure], *, forces: bool = True, stress: bool = True,
                  edges: Sequence[NeighborList] | None = None) -> list[Prediction]:

@@ -45,7 +45,8 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
     train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
     train.add_argument("--family", default="mace", help="default: %(default)s")
-    train.add_argument("--isolated", type=Path, help="file with the isolated atoms (default: fitted energies)")
+    train.add_argument("--isolated", type=Path, help="file with the isolated atoms "
+                       "(default: those among the data, else fitted energies)")
     train.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
     for name in MODEL_OPTIONS[1:]:
         train.add_argument(f"--{name.replace('_', '-')}", type=int)
@@ -59,10 +60,10 @@ def _add_train(commands: Commands) -> None:
 def _train(options: argparse.Namespace) -> None:
     from mlip.cli.common import show_progress
     from mlip.io.dataset import isolated_energies, read_labelled
-    from mlip.training import TrainingConfig, initial_potential, split, train
+    from mlip.training import TrainingConfig, initial_potential, separate_isolated, split, train
 
-    examples = [example for path in options.data for example in read_labelled(path)]
-    isolated = None if options.isolated is None else isolated_energies(options.isolated)
+    found, examples = separate_isolated([e for path in options.data for e in read_labelled(path)])
+    isolated = (found or None) if options.isolated is None else isolated_energies(options.isolated)
     config = {k: getattr(options, k) for k in (*MODEL_OPTIONS, "pair_repulsion") if getattr(options, k) is not None}
     settings = TrainingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)})
     seen, _ = split(examples, settings.validation_fraction, settings.seed)  # constants, too, from these alone
@@ -84,8 +85,11 @@ def _bench_neighbors(options: argparse.Namespace) -> None:
 
 def _verify_neighbors(options: argparse.Namespace) -> int:
     from mlip.cli.common import show_progress
+    from mlip.io.files import check_target
     from mlip.verify.neighbors import fuzz
 
+    if options.json is not None:
+        check_target(options.json, (".json",))
     report = fuzz(options.cases, options.seed, progress=show_progress())
     print(report)
     if options.json is not None:

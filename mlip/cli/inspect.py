@@ -61,7 +61,10 @@ def _show(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     from mlip.checkpoints import Potential, load
+    from mlip.checkpoints.format import SUFFIX
+    from mlip.io.files import check_target
 
+    check_target(options.target, (SUFFIX,), [Path(options.source)])
     potential = load(options.source, dtype=options.dtype)
     given = {field: getattr(options, field) for field in PROVENANCE if getattr(options, field) is not None}
     stamped = Potential(potential.model, dataclasses.replace(potential.info, **given))

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mlip.cli.common import Commands, add_model, add_structure, model_of, show_progress, structure_of, structures_of
+from mlip.errors import OptionError
 
 
 def add_commands(commands: Commands) -> None:
@@ -76,24 +77,32 @@ def _quickstart(options: argparse.Namespace) -> None:
     print("\nwritten   " + "\n          ".join(str(f) for f in report.files))
 
 
-def _predict(options: argparse.Namespace) -> None:
+def _predict(options: argparse.Namespace) -> int:
     import numpy as np
 
+    from mlip.errors import NonFiniteError, StructureError
     from mlip.io.files import check_target, with_results, write_structures
 
     if options.output is not None:
-        check_target(options.output, inputs=options.files)
+        check_target(options.output, (".xyz", ".extxyz", ".traj", ".json"), options.files)
     potential = model_of(options)
-    done = []
+    done, failed = [], 0
     print(f"{'structure':36}{'atoms':>7}{'energy (eV)':>18}{'max force (eV/A)':>18}{'pressure (GPa)':>16}")
     for file in options.files:
         for i, atoms in enumerate(structures_of(file, options)):
-            p = potential.predict(atoms)
+            name = f"{file.name}[{i}]"
+            try:
+                p = potential.predict(atoms)
+            except (StructureError, NonFiniteError) as error:  # the others still count
+                failed += 1
+                print(f"{name:36}{len(atoms):>7}  {type(error).__name__}: {error}")
+                continue
             done.append(with_results(atoms, p))
             largest = float(np.linalg.norm(p.forces, axis=1).max(initial=0.0)) if p.forces is not None else 0.0
-            print(f"{f'{file.name}[{i}]':36}{len(atoms):>7}{p.energy:>18.6f}{largest:>18.6f}{_pressure(p.stress):>16}")
-    if options.output is not None:
+            print(f"{name:36}{len(atoms):>7}{p.energy:>18.6f}{largest:>18.6f}{_pressure(p.stress):>16}")
+    if options.output is not None and done:
         print(f"written   {write_structures(options.output, done)}")
+    return 1 if failed else 0
 
 
 def _pressure(stress: object) -> str:
@@ -126,6 +135,8 @@ def _md(options: argparse.Namespace) -> None:
     plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
                 ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
     atoms, potential, progress = structure_of(options), model_of(options), show_progress()
+    if options.platform is not None and options.engine != "openmm":
+        raise OptionError("--platform is an option of OpenMM; add --engine openmm")
     record = (run_ase(atoms, potential, plan, trajectory=trajectory, progress=progress) if options.engine == "ase" else
               run_openmm(atoms, potential, plan, trajectory=trajectory, progress=progress, platform=options.platform))
     print(f"{plan.steps} steps of {plan.timestep} fs in {options.engine} ({plan.ensemble}): mean temperature "

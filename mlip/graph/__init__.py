@@ -1,7 +1,8 @@
 """Structures as arrays, and batches of them as tensors with their neighbour lists."""
 
 from mlip.graph.atomgraph import AtomGraph
-from mlip.graph.build import build_graph, check_elements, check_neutral
+from mlip.graph.build import build_graph, check_elements, check_neutral, naming
 from mlip.graph.structure import Structure
 
-__all__ = ["AtomGraph", "Structure", "build_graph", "check_elements", "check_neutral"]
+__all__ = ["AtomGraph", "Structure", "build_graph", "check_elements", "check_neutral",
+           "naming"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,6 +24,15 @@ def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
         atoms = np.flatnonzero(np.isin(numbers, unknown))[:10].tolist()
         raise UnknownElementError(f"the model does not know the element(s) {names} (atoms {atoms}); "
                                   f"it was made for {', '.join(SYMBOLS[z] for z in allowed)}")
+
+
+@contextmanager
+def naming(index: int | None) -> Iterator[None]:
+    """Say in errors which structure of several they are about."""
+    try:
+        yield
+    except (StructureError, OptionError) as error:
+        raise error if index is None else type(error)(f"structure {index}: {error}") from None
 
 
 def check_distances(structure: Structure, edges: NeighborList) -> None:
@@ -54,8 +64,10 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     """
     if edges is None:
         edges = [neighbor_list(s.positions, cutoff, s.cell, s.pbc) for s in structures]
-    for structure, lists in zip(structures, edges, strict=True):
-        check_distances(structure, lists)
+    for i, (structure, lists) in enumerate(zip(structures, edges, strict=True)):
+        with naming(i if len(structures) > 1 else None):
+            check_distances(structure, lists)
+            head_index(structure.head, heads)
     sizes = np.array([len(s) for s in structures], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(sizes)])[: len(structures)]
 

@@ -89,4 +89,4 @@ def _dynamics(moving: Atoms, plan: Plan) -> MolecularDynamics:
     # ASE 3.28 warns of its own way to hold the centre of mass and will remove the option.
     options = {"fixcm": False} if "fixcm" in inspect.signature(Langevin).parameters else {}
     return Langevin(moving, step, temperature_K=plan.temperature, friction=plan.friction / (1000 * units.fs),
-                    rng=np.random.default_rng(plan.seed), **options)
+                    rng=np.random.default_rng(plan.thermostat_seed(moving)), **options)

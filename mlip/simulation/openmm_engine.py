@@ -171,7 +171,7 @@ def _context(atoms: Atoms, potential: Potential, plan: Plan, platform: str | Non
     integrator: Any = openmm.VerletIntegrator(step)
     if plan.ensemble == "nvt":
         integrator = openmm.LangevinMiddleIntegrator(plan.temperature, plan.friction, step)
-        integrator.setRandomNumberSeed(plan.seed + 1)
+        integrator.setRandomNumberSeed(plan.thermostat_seed(atoms))
     names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     if platform is not None and platform not in names:
         raise OptionError(f"OpenMM has no platform {platform!r} here; available: {', '.join(names)}")

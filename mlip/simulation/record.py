@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Plan:
         ensemble: `"nve"` (velocity Verlet) or `"nvt"` (Langevin).
         friction: 1/ps, of the thermostat.
         every: steps between recorded frames.
-        seed: of velocities and thermostat.
+        seed: of velocities and, together with the start, of the thermostat.
     """
 
     steps: int = 1000
@@ -45,16 +46,25 @@ class Plan:
     def __post_init__(self) -> None:
         for name, smallest in (("steps", 1), ("every", 1), ("seed", 0)):
             value = getattr(self, name)
-            if type(value) is not int or not smallest <= value < 2**31 - 1:
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not smallest <= value < 2**31 - 1:
                 raise OptionError(f"{name} must be a whole number from {smallest}; {value!r} was given")
         for name in ("timestep", "temperature", "friction"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
             if not number or value < 0 or (name == "timestep" and value == 0):
                 allowed = "a positive number" if name == "timestep" else "a number and not negative"
                 raise OptionError(f"{name} must be {allowed}; {value!r} was given")
         if self.ensemble not in ENSEMBLES:
             raise OptionError(f"ensemble {self.ensemble!r} is unknown; allowed: {', '.join(ENSEMBLES)}")
+
+    def thermostat_seed(self, start: Atoms) -> int:
+        """Return the seed of the thermostat, from 1 to 2^31 - 1: it depends on `seed` and on the start.
+
+        So a run that goes on from the end of another does not repeat its noise, and the noise is not that of the
+        initial velocities.
+        """
+        state = np.stack([start.positions, start.get_momenta()]).tobytes()
+        return zlib.crc32(state, self.seed) % (2**31 - 1) + 1
 
 
 @dataclass(frozen=True)

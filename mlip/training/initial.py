@@ -30,12 +30,15 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
         config: further fields of the configuration.
 
     Raises:
-        OptionError: an isolated atom is missing.
+        OptionError: an isolated atom is missing, or the cutoff reaches no neighbour.
     """
     numbers = sorted({int(z) for e in examples for z in e.structure.numbers})
     energies = _fit(examples, numbers) if isolated is None else [_lookup(isolated, z) for z in numbers]
     plain = create(family, numbers, seed, **config)
     neighbors = Dataset(examples, plain).mean_neighbors()
+    if neighbors == 0:
+        raise OptionError(f"no atom of the data has a neighbour within the cutoff of {plain.cutoff:g} A; is it in "
+                          "Angstrom?")
     potential = create(family, numbers, seed, **{"avg_num_neighbors": max(neighbors, 1.0), **config})
     model: Any = potential.model
     reference = dict(zip(numbers, energies, strict=True))
@@ -46,6 +49,26 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
     model.scale.fill_(max(float(np.sqrt(np.mean(forces**2))), 1e-3))
     model.shift.fill_(float(np.mean(interaction)))
     return potential
+
+
+def separate_isolated(examples: Sequence[Labelled]) -> tuple[dict[str, float], list[Labelled]]:
+    """Take the isolated atoms, structures of one atom without periodicity, out of a data set.
+
+    Returns:
+        Their energies by symbol, eV, and the other structures.
+
+    Raises:
+        OptionError: two isolated atoms of one element with different energies.
+    """
+    energies: dict[str, float] = {}
+    others = []
+    for example in examples:
+        s = example.structure
+        if len(s) != 1 or s.pbc.any():
+            others.append(example)
+        elif energies.setdefault(SYMBOLS[s.numbers[0]], example.energy) != example.energy:
+            raise OptionError(f"the data hold two isolated atoms {SYMBOLS[s.numbers[0]]} with different energies")
+    return energies, others
 
 
 def _lookup(isolated: Mapping[str, float], z: int) -> float:

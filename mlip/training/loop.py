@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mlip.checkpoints import ModelInfo, Potential
 from mlip.errors import ModelFileError, NonFiniteError
+from mlip.graph import naming
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import BatchPrediction, evaluate
 from mlip.training.config import TrainingConfig
@@ -50,6 +51,9 @@ class Trainer:
         self.model = copy.deepcopy(potential.model).requires_grad_(True)
         self.average = copy.deepcopy(potential.model).requires_grad_(False)
         self.options = {**dataclasses.asdict(config), "data": fingerprint(examples)}
+        for i, example in enumerate(examples):  # before hours are spent, and by its place in the data
+            with naming(i):
+                potential.graph([example.structure])
         training, validation = split(examples, config.validation_fraction, config.seed)
         self.info: ModelInfo = dataclasses.replace(
             potential.info, description=f"trained on {len(training)} structures, validated on {len(validation)}")
@@ -86,7 +90,7 @@ class Trainer:
             found = errors(self.validation)
             if not np.isfinite(dataclasses.astuple(found)).all():
                 raise NonFiniteError(f"the validation errors became NaN or infinite in epoch {epoch}; lower the "
-                                     f"learning rate, now {config.learning_rate}; the epoch before can be resumed")
+                                     f"learning rate, now {config.learning_rate}, and train in another folder")
             self.epoch = epoch + 1
             self._keep(found, time.perf_counter() - start)
             bar.set_postfix_str(str(found))
@@ -98,7 +102,7 @@ class Trainer:
             value = loss(evaluate(self.model, batch.graph, training=True), batch, self.config)
             if not torch.isfinite(value):
                 raise NonFiniteError(f"the training loss became {value.item()} in epoch {self.epoch}; lower the "
-                                     f"learning rate, now {self.config.learning_rate}; the run can be resumed")
+                                     f"learning rate, now {self.config.learning_rate}, and train in another folder")
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient)
             self.optimizer.step()

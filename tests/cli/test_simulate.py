@@ -155,3 +155,13 @@ def test_slab_in_openmm(run, model) -> None:
     assert code == 2
     assert "all directions or none" in err
     assert not Path("trajectory.xyz").exists()
+
+
+def test_predict_goes_on_after_a_bad_structure(run, model, tmp_path) -> None:
+    """One structure the model does not know: a line that says so, the others done and written."""
+    write("methanol.xyz", molecule("CH3OH"))
+    write("silane.xyz", molecule("SiH4"))
+    code, out, _ = run("predict", "silane.xyz", "methanol.xyz", "-m", model, "-o", "results.xyz")
+    assert code == 1
+    assert "UnknownElementError" in next(line for line in out.splitlines() if line.startswith("silane.xyz[0]"))
+    assert len(read("results.xyz", ":")) == 1

@@ -42,6 +42,7 @@ def test_nothing(mace, omm) -> None:
     ({"charge": 0.5}, StructureError, "charge"),
     ({"spin": 0}, StructureError, "spin"),
     ({"charge": 1}, StructureError, "reads neither"),
+    ({"periodic": "False"}, OptionError, "periodic='False'"),
     ({"spin": 2}, StructureError, "reads neither"),
     ({"spin": "two"}, StructureError, "spin"),
     ({"head": "none"}, OptionError, "default"),

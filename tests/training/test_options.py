@@ -115,7 +115,7 @@ class TestInitial:
     def test_energies_from_a_fit(self) -> None:
         def labelled(numbers: list[int]) -> Labelled:
             energy = sum({1: -13.0, 6: -1030.0, 8: -2040.0}[z] for z in numbers)
-            positions = 5.0 * np.arange(3 * len(numbers)).reshape(-1, 3)
+            positions = 0.5 * np.arange(3 * len(numbers)).reshape(-1, 3)
             return Labelled(Structure.create(numbers, positions), energy, np.zeros((len(numbers), 3)))
 
         potential = initial_potential("mace", [labelled(n) for n in ([1, 8], [1, 1, 6], [6, 8, 8], [1, 1, 8])],
