@@ -11,13 +11,11 @@ import numpy as np
 from mlip.checkpoints.module_tree import Module, script_tensors
 from mlip.checkpoints.safe_pickle import Global, Node, describe
 from mlip.errors import ModelFileError, UnsupportedModelError
+from mlip.nn.linear import SILU_SCALE
 from mlip.so3.degrees import convolution_paths
 from mlip.so3.wigner3j import wigner_3j
 
 SILU = Global("torch.nn.functional", "silu")
-SILU_FACTOR = 1.6791767923989418
-"""1 / sqrt(<silu(z)^2>) for normal z, as e3nn 0.4.4 estimates it from a fixed random sample."""
-
 Irreps = tuple[tuple[int, int, int], ...]
 """(multiplicity, degree, parity) of each block."""
 
@@ -78,8 +76,8 @@ def check_silu(module: Module) -> None:
     """Refuse an activation that is not silu times e3nn's constant."""
     function, factor = module.attributes.get("f"), module.attributes.get("cst")
     require(function == SILU, f"{module.path}: gate", function, "silu")
-    require(_same(factor, SILU_FACTOR), f"{module.path}: factor of silu", factor,
-            f"{SILU_FACTOR} (e3nn 0.4.4)")
+    require(_same(factor, SILU_SCALE), f"{module.path}: factor of silu", factor,
+            f"{SILU_SCALE} (e3nn 0.4.4)")
 
 
 def check_mlp(module: Module, widths: list[int]) -> None:
