@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mlip.checkpoints import format as file_format
 from mlip.checkpoints.info import ModelInfo
+from mlip.checkpoints.options import as_device, as_dtype
 from mlip.elements import SYMBOLS
 from mlip.errors import NonFiniteError, StructureError
 from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_neutral, naming
@@ -100,8 +101,6 @@ class Potential:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Potential:
         """Return the potential on another device or in another precision; itself if nothing changes."""
-        from mlip.checkpoints.options import as_device, as_dtype
-
         new_device, new_dtype = as_device(device, self.device), as_dtype(dtype, self.dtype)
         if (new_device, new_dtype) == (self.device, self.dtype):
             return self
@@ -146,7 +145,7 @@ class Potential:
         stress = stress and any(s.volume is not None for s in structures)
         graph = self.graph(structures, edges)
         result = evaluate(self.model, graph, forces=forces, stress=stress)
-        return _split(result, structures, [len(s) for s in structures])
+        return _split(result, structures)
 
     @overload
     def predict(self, atoms: Atoms, *, forces: bool = True, stress: bool = True) -> Prediction: ...
@@ -201,12 +200,12 @@ class Potential:
         return header, {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
 
 
-def _split(result: BatchPrediction, structures: Sequence[Structure], sizes: list[int]) -> list[Prediction]:
+def _split(result: BatchPrediction, structures: Sequence[Structure]) -> list[Prediction]:
     """Cut a batch into predictions; stop at numbers that are none."""
-    energies = np.split(result.energies.cpu().numpy(), np.cumsum(sizes)[:-1])
-    forces = None if result.forces is None else np.split(
-        result.forces.cpu().numpy().astype(np.float64), np.cumsum(sizes)[:-1])
-    stress = None if result.stress is None else result.stress.cpu().numpy().astype(np.float64)
+    bounds = np.cumsum([len(s) for s in structures])[:-1]
+    energies = np.split(result.energies.cpu().numpy(), bounds)
+    forces = None if result.forces is None else np.split(result.forces.cpu().numpy(), bounds)
+    stress = None if result.stress is None else result.stress.cpu().numpy()
     out = []
     for b, structure in enumerate(structures):
         prediction = Prediction(float(energies[b].sum()), energies[b], None if forces is None else forces[b],

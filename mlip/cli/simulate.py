@@ -29,7 +29,7 @@ def _add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="energy, forces and stress of the structures in files")
     predict.add_argument("files", nargs="+", type=Path, help="any format ASE reads")
     add_model(predict)
-    predict.add_argument("--output", "-o", type=Path, help="extended XYZ file with the results")
+    predict.add_argument("--output", "-o", type=Path, help="file for the results: .xyz, .extxyz, .traj or .json")
     predict.set_defaults(run=_predict)
 
 

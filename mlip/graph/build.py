@@ -28,11 +28,13 @@ def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
 
 @contextmanager
 def naming(index: int | None) -> Iterator[None]:
-    """Say in errors which structure of several they are about."""
+    """Say in errors which structure of several they are about; None leaves them as they are."""
     try:
         yield
     except (StructureError, OptionError) as error:
-        raise error if index is None else type(error)(f"structure {index}: {error}") from None
+        if index is None:
+            raise
+        raise type(error)(f"structure {index}: {error}") from None
 
 
 def check_distances(structure: Structure, edges: NeighborList) -> None:
@@ -64,10 +66,11 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     """
     if edges is None:
         edges = [neighbor_list(s.positions, cutoff, s.cell, s.pbc) for s in structures]
+    chosen = []
     for i, (structure, lists) in enumerate(zip(structures, edges, strict=True)):
         with naming(i if len(structures) > 1 else None):
             check_distances(structure, lists)
-            head_index(structure.head, heads)
+            chosen.append(head_index(structure.head, heads))
     sizes = np.array([len(s) for s in structures], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(sizes)])[: len(structures)]
 
@@ -94,7 +97,7 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
         volume=floats(volumes),
         charge=integers([s.charge for s in structures]),
         spin=integers([s.spin for s in structures]),
-        head=integers([head_index(s.head, heads) for s in structures]),
+        head=integers(chosen),
     )
 
 
