@@ -16,6 +16,7 @@ check_single_distribution()
 if TYPE_CHECKING:
     from mlip.checkpoints import Potential, Prediction, create, load
     from mlip.graph import AtomGraph, Structure
+    from mlip.ops import backends
 
 __version__ = "0.1.0"
 
@@ -23,8 +24,9 @@ _HOMES = {
     "load": "mlip.checkpoints", "create": "mlip.checkpoints",
     "Potential": "mlip.checkpoints", "Prediction": "mlip.checkpoints",
     "AtomGraph": "mlip.graph", "Structure": "mlip.graph",
+    "backends": "mlip.ops",
 }
 
-__all__ = ["AtomGraph", "Potential", "Prediction", "Structure", "create", "load"]
+__all__ = ["AtomGraph", "Potential", "Prediction", "Structure", "backends", "create", "load"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -59,6 +59,10 @@ class InstallationError(MLIPError, ImportError):
     """The installation is damaged, e.g. two distributions share the import name `mlip`."""
 
 
+class BackendError(MLIPError, RuntimeError):
+    """A back end that cannot be used here, or whose numbers differ from those of plain torch."""
+
+
 class EngineMismatchError(MLIPError, ArithmeticError):
     """Two engines give different energies for one structure."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from mlip.potentials.registry import ModelReference, find, resolve
 from mlip.potentials.settings import Settings
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
-Reduced = tuple[Any, tuple[tuple[str | None, str, str, str], tuple[Any, ...]]]
+Reduced = tuple[Any, tuple[tuple[Any, ...], tuple[Any, ...]]]
 
 
 class Computation:
@@ -52,7 +53,7 @@ class Computation:
 
     def __reduce__(self) -> Reduced:
         r = self.reference
-        return restore, ((r.source, r.sha256, r.dtype, r.device), self.settings.pack())
+        return restore, (dataclasses.astuple(r), self.settings.pack())
 
     def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
         """Return the energy in kJ/mol and the forces, [N, 3] in kJ/mol/nm, at the positions of a State.

@@ -23,7 +23,8 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
                  atoms: Iterable[int] | None = None, *, periodic: bool | None = None,
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                  skin: float = 1.0, force_group: int = 0, charge: int = 0, spin: int = 1,
-                 head: str | None = None, energy: str = "total") -> openmm.PythonForce:
+                 head: str | None = None, energy: str = "total", backend: str | None = None,
+                 radial: str | None = None) -> openmm.PythonForce:
     """Return an OpenMM force that gives the energy and forces of a model.
 
     The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and
@@ -41,14 +42,14 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
             smaller than the cutoff); None takes it from the topology, False for a list of numbers.
         device: `cpu` or `cuda[:i]`; None leaves it to the model.
         dtype: `float32`/`single` or `float64`/`double`; None keeps that of the model.
-        skin: A, added to the cutoff of the neighbour list so that it serves for many steps; 0 makes a
-            new list at each.
+        skin: A, added to the cutoff of the neighbour list so that it serves for many steps.
         force_group: 0 to 31.
         charge: total charge of the atoms the force acts on, e.
         spin: their multiplicity 2S+1.
         head: name of the head, for models with several.
-        energy: `total`, or `interaction` for the energy above that of the isolated atoms; the forces
-            are the same.
+        energy: `total`, or `interaction` for the energy above that of the isolated atoms.
+        backend: `auto`, `compiled` or `reference`; None keeps that of the model.
+        radial: `exact` or `tabulated`, see `mlip.Potential.to`; None keeps that of the model.
 
     Returns:
         The force; energies in kJ/mol, forces in kJ/mol/nm.
@@ -66,7 +67,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         raise MissingDependencyError.of("openmm", "openmm") from None
     _check(force_group, periodic)
     selection = select(topology_or_numbers, atoms)
-    potential, reference = register(model, device, dtype)
+    potential, reference = register(model, device, dtype, backend, radial)
     settings = Settings(
         numbers=selection.numbers, particles=selection.particles,
         periodic=selection.has_box if periodic is None else bool(periodic),

@@ -16,6 +16,7 @@ import torch
 from mlip.checkpoints import Potential, bundled, load
 from mlip.checkpoints.options import as_dtype
 from mlip.errors import ModelFileError, OptionError
+from mlip.ops import compiled_is_available
 
 
 @dataclass(frozen=True)
@@ -27,37 +28,44 @@ class ModelReference:
         sha256: hash of the model as it was handed over, before any change of precision.
         dtype: precision it works in, `float32` or `float64`.
         device: device it works on.
+        backend: back end it uses.
+        radial: whether its radial functions are exact or tabulated.
     """
 
     source: str | None
     sha256: str
     dtype: str
     device: str
+    backend: str = "auto"
+    radial: str = "exact"
 
 
-_loaded_models: dict[tuple[str, str, str], WeakSet[Potential]] = {}  # equal models, as long as someone holds them
+_loaded_models: dict[tuple[str, ...], WeakSet[Potential]] = {}  # equal models, as long as someone holds them
 _lock = threading.RLock()
 
 
 def register(model: Potential | str | Path, device: torch.device | str | None = None,
-          dtype: torch.dtype | str | None = None) -> tuple[Potential, ModelReference]:
+          dtype: torch.dtype | str | None = None, backend: str | None = None,
+          radial: str | None = None) -> tuple[Potential, ModelReference]:
     """Return the potential to work with and the reference by which copies of a force find it.
 
     Args:
         model: a potential, or the name or path of one.
         device: device to work on; None leaves the potential where it is.
         dtype: precision to work in; None keeps that of the potential.
+        backend: back end to use; None keeps that of the potential.
+        radial: `exact` or `tabulated`; None keeps that of the potential.
 
     Raises:
         ModelNotFoundError, ModelFileError: from loading.
-        OptionError: bad device, dtype or kind of model.
+        OptionError, BackendError: bad device, dtype, backend, radial or kind of model.
     """
     if not isinstance(model, (Potential, str, Path)):
         raise OptionError(f"a model is a name, a path or a Potential; {type(model).__name__} was given")
     stored = model if isinstance(model, Potential) else load(model, device=device)
-    potential = stored.to(device=device, dtype=as_dtype(dtype, stored.dtype))
+    potential = stored.to(device=device, dtype=as_dtype(dtype, stored.dtype), backend=backend, radial=radial)
     reference = ModelReference(_source(stored.path), stored.info.sha256, _text(potential.dtype),
-                               str(potential.device))
+                               str(potential.device), potential.backend, potential.radial)
     with _lock:
         if potential is not model:  # loaded or converted: an equal one may be here already
             potential = find(reference) or potential
@@ -97,7 +105,8 @@ def _loaded(reference: ModelReference) -> Potential:
             "this force was made from a model that had never been saved, so that a copy in another process "
             "cannot find it; call potential.save(path) first and create the force again")
     stored = load(reference.source, device=_device_here(reference.device))
-    potential = stored.to(dtype=reference.dtype)
+    backend = reference.backend if compiled_is_available() else "auto"
+    potential = stored.to(dtype=reference.dtype, backend=backend, radial=reference.radial)
     if reference.sha256 not in (stored.info.sha256, potential.info.sha256):
         raise ModelFileError(
             f"the model {reference.source} has changed since this force was made: sha256 "
@@ -123,8 +132,8 @@ def _device_here(device: str) -> str:
     return device if index < count else "cuda" if count else "cpu"
 
 
-def _key(reference: ModelReference) -> tuple[str, str, str]:
-    return reference.sha256, reference.dtype, reference.device
+def _key(reference: ModelReference) -> tuple[str, ...]:
+    return reference.sha256, reference.dtype, reference.device, reference.backend, reference.radial
 
 
 def _text(dtype: torch.dtype) -> str:

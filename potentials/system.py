@@ -20,7 +20,8 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
                   device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                   skin: float = 1.0, force_group: int = 0, charge: int = 0, spin: int = 1,
                   head: str | None = None, energy: str = "total",
-                  remove_cm_motion: bool = True) -> openmm.System:
+                  remove_cm_motion: bool = True, backend: str | None = None,
+                  radial: str | None = None) -> openmm.System:
     """Return a System whose only interaction is the model.
 
     Particles have the masses of the elements; there are no constraints (use a time step of 0.5 fs where
@@ -39,6 +40,8 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
         head: name of the head.
         energy: `total` or `interaction`.
         remove_cm_motion: add a `CMMotionRemover`, as OpenMM does by default.
+        backend: `auto`, `compiled` or `reference`.
+        radial: `exact` or `tabulated`.
 
     Returns:
         The System.
@@ -59,7 +62,8 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
         raise TopologyError("periodic=True, but the topology has no box; call "
                             "topology.setPeriodicBoxVectors(...)")
     force = create_force(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin,
-                         force_group=force_group, charge=charge, spin=spin, head=head, energy=energy)
+                         force_group=force_group, charge=charge, spin=spin, head=head, energy=energy, backend=backend,
+                         radial=radial)
     system = openmm.System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)

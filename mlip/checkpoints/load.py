@@ -26,7 +26,7 @@ def bundled() -> dict[str, Path]:
 
 
 def load(name_or_path: str | Path, device: torch.device | str | None = None,
-         dtype: torch.dtype | str | None = None) -> Potential:
+         dtype: torch.dtype | str | None = None, backend: str | None = None, radial: str | None = None) -> Potential:
     """Load a potential. No code of the file is run, whatever its kind.
 
     Args:
@@ -34,19 +34,22 @@ def load(name_or_path: str | Path, device: torch.device | str | None = None,
             public model (`mlip.checkpoints.catalogue`), which is fetched once; looked for in this order.
         device: `"cpu"` or `"cuda"`; by default the CPU.
         dtype: `"float32"` or `"float64"`; by default the precision of the file.
+        backend: `"auto"` (the default), `"compiled"` or `"reference"`.
+        radial: `"exact"` (the default) or `"tabulated"`; see `Potential.to`.
 
     Raises:
         ModelNotFoundError: no such name or file (lists the names), or a public model that cannot be fetched.
         ModelFileError: a truncated, altered or foreign file.
         UnsupportedModelError: a foreign model of a kind that mlip does not implement.
-        OptionError: unusable device or dtype.
+        OptionError: unusable device, dtype, backend or radial.
+        BackendError: the compiled kernels were asked for and are not installed.
     """
     if not isinstance(name_or_path, (str, Path)):
         raise OptionError(f"a model is given by its name or path; got {type(name_or_path).__name__}")
     path, entry = _find(name_or_path)
     double = as_dtype(dtype, torch.float32) == torch.float64
     potential = _own(path) if _is_safetensors(path) else _foreign(path, entry, double)
-    return potential.to(device=device, dtype=dtype)
+    return potential.to(device=device, dtype=dtype, backend=backend, radial=radial)
 
 
 def _find(name_or_path: str | Path) -> tuple[Path, catalogue.Entry | None]:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from mlip.errors import OptionError
 
 DTYPES = {"float32": torch.float32, "single": torch.float32, "float64": torch.float64, "double": torch.float64}
+
+
+Radial = Literal["exact", "tabulated"]
+
+
+def as_radial(radial: str | None, default: Radial) -> Radial:
+    """Return how radial functions are evaluated, `"exact"` or `"tabulated"`."""
+    if radial not in (None, "exact", "tabulated"):
+        raise OptionError(f"radial={radial!r} is not supported; allowed: exact, tabulated")
+    return default if radial is None else radial  # type: ignore[return-value]
 
 
 def as_dtype(dtype: torch.dtype | str | None, default: torch.dtype) -> torch.dtype:

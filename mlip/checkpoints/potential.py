@@ -15,14 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from mlip.checkpoints import format as file_format
+from mlip.checkpoints.agreement import check_agreement
 from mlip.checkpoints.info import ModelInfo
-from mlip.checkpoints.options import as_device, as_dtype
+from mlip.checkpoints.options import Radial, as_device, as_dtype, as_radial
 from mlip.elements import SYMBOLS
 from mlip.errors import NonFiniteError, StructureError
 from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_neutral, naming
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
 from mlip.nn.derivatives import BatchPrediction, evaluate
+from mlip.ops import Backend, check_backend, use_compiled
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -50,7 +52,7 @@ class Potential:
     """A model, its provenance and the file it came from. Its weights must not change; `to` returns a new one."""
 
     def __init__(self, model: EnergyModel, info: ModelInfo, path: Path | None = None,
-                 identity: str | None = None) -> None:
+                 identity: str | None = None, *, exact: EnergyModel | None = None) -> None:
         """Take over a model; it is frozen and set to evaluation.
 
         Args:
@@ -58,15 +60,19 @@ class Potential:
             info: provenance; its sha256 is not used.
             path: file the model can be loaded from again.
             identity: sha256 of what the model was read from; by default that of its content.
+            exact: the model with exact radial functions, where those of `model` are tabulated.
         """
         self.model = model.eval().requires_grad_(False)
+        self._exact = self.model if exact is None else exact
+        self._agrees = False  # whether the back end was compared with plain torch
         self._info = info
         self._identity = identity
         self.path = path
 
     def __repr__(self) -> str:
         return (f"Potential({self._info.name or self._info.family!r}, elements={''.join(self.elements[:12])}, "
-                f"cutoff={self.cutoff:g} A, {str(self.dtype).removeprefix('torch.')}, {self.device})")
+                f"cutoff={self.cutoff:g} A, {str(self.dtype).removeprefix('torch.')}, {self.device}, "
+                f"backend={self.backend!r}, radial={self.radial!r})")
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -99,14 +105,47 @@ class Potential:
         """Device the model runs on."""
         return self.model.device
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None) -> Potential:
-        """Return the potential on another device or in another precision; itself if nothing changes."""
-        new_device, new_dtype = as_device(device, self.device), as_dtype(dtype, self.dtype)
-        if (new_device, new_dtype) == (self.device, self.dtype):
+    @property
+    def backend(self) -> Backend:
+        """Back end as it was chosen; `mlip.backends()` tells what `auto` is here."""
+        return self.model.backend
+
+    @property
+    def radial(self) -> Radial:
+        """Whether the radial functions are exact or tabulated."""
+        return "exact" if self._exact is self.model else "tabulated"
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
+           backend: str | None = None, radial: str | None = None) -> Potential:
+        """Return the potential with other settings; itself if nothing changes. None keeps a setting.
+
+        Args:
+            device: `"cpu"`, `"cuda"` or `"cuda:<index>"`.
+            dtype: `"float32"` or `"float64"`.
+            backend: `"compiled"` (the kernels for CPUs), `"reference"` (plain torch) or `"auto"`.
+            radial: `"exact"`, or `"tabulated"`: radial networks are read from tables, for long runs. The error is
+                measured when a table is made and stays far below 1e-6 eV/atom; forces are the exact gradient of the
+                tabulated energy.
+
+        Raises:
+            OptionError: unusable options.
+            BackendError: the compiled kernels were asked for and are not installed.
+        """
+        settings = (as_device(device, self.device), as_dtype(dtype, self.dtype),
+                    self.backend if backend is None else check_backend(backend), as_radial(radial, self.radial))
+        if settings == (self.device, self.dtype, self.backend, self.radial):
             return self
         with torch.inference_mode(False):  # weights made in a caller's inference mode could not be differentiated
-            model = copy.deepcopy(self.model).to(device=new_device, dtype=new_dtype)
-        return Potential(model, self._info, self.path, self.info.sha256)
+            return self._with(*settings)
+
+    def _with(self, device: torch.device, dtype: torch.dtype, backend: Backend, radial: Radial) -> Potential:
+        exact = copy.copy(self._exact)
+        if (device, dtype) != (self.device, self.dtype):
+            exact = copy.deepcopy(exact).to(device=device, dtype=dtype)
+        model = exact if radial == "exact" else exact.tabulated()
+        for each in (exact, model):
+            each.set_backend(backend)
+        return Potential(model, self._info, self.path, self.info.sha256, exact=exact)
 
     def graph(self, structures: Sequence[Structure],
               edges: Sequence[NeighborList] | None = None) -> AtomGraph:
@@ -141,11 +180,26 @@ class Potential:
         Raises:
             UnknownElementError, StructureError: bad input.
             NonFiniteError: the model returned NaN or infinity; names the atoms.
+            BackendError: compiled kernels and plain torch differ on the first structure.
         """
         stress = stress and any(s.volume is not None for s in structures)
         graph = self.graph(structures, edges)
+        if structures and not self._agrees:
+            self.check_backend(structures[0], graph)
         result = evaluate(self.model, graph, forces=forces, stress=stress)
         return _split(result, structures)
+
+    def check_backend(self, structure: Structure, graph: AtomGraph) -> None:
+        """Compare the compiled kernels with plain torch on a piece of a structure, the first of its graph.
+
+        Done once, before the first evaluation.
+
+        Raises:
+            BackendError: the numbers differ.
+        """
+        if use_compiled(self.backend, self.model.atomic_energies):
+            check_agreement(self.model, structure, graph)
+        self._agrees = True
 
     @overload
     def predict(self, atoms: Atoms, *, forces: bool = True, stress: bool = True) -> Prediction: ...
@@ -191,13 +245,14 @@ class Potential:
 
     def _content(self) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
         info = {k: v for k, v in self._info.to_dict().items() if k != "sha256"}
-        energies = self.model.atomic_energies.tolist()
+        model = self._exact
+        energies = model.atomic_energies.tolist()
         header: dict[str, object] = {
-            "config": self.model.config.to_dict(), "info": info,
+            "config": model.config.to_dict(), "info": info,
             "summary": {"elements": list(self.elements), "precision": str(self.dtype).removeprefix("torch."),
                         "isolated_energies": {head: dict(zip(self.elements, row, strict=True))
                                               for head, row in zip(self.heads, energies, strict=True)}}}
-        return header, {k: v.detach().cpu() for k, v in self.model.state_dict().items()}
+        return header, {k: v.detach().cpu() for k, v in model.state_dict().items()}
 
 
 def _split(result: BatchPrediction, structures: Sequence[Structure]) -> list[Prediction]:

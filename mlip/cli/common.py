@@ -18,10 +18,12 @@ Commands = Any  # argparse keeps the type of its sub-parsers private
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Add --model, --device, --dtype and the options of `add_state`."""
+    """Add --model, --device, --dtype, --backend, --radial and the options of `add_state`."""
     command.add_argument("--model", "-m", required=True, help="name or path of a model")
     command.add_argument("--device", help="cpu, cuda or cuda:<index>")
     command.add_argument("--dtype", help="float32 or float64 (default: that of the file)")
+    command.add_argument("--backend", help="auto, compiled or reference (default: auto)")
+    command.add_argument("--radial", help="exact, or tabulated for long runs (default: exact)")
     add_state(command)
 
 
@@ -43,7 +45,7 @@ def model_of(options: argparse.Namespace) -> Potential:
     """Load the model that the options name."""
     from mlip.checkpoints import load
 
-    return load(options.model, device=options.device, dtype=options.dtype)
+    return load(options.model, device=options.device, dtype=options.dtype, backend=options.backend, radial=options.radial)
 
 
 def structures_of(file: Path, options: argparse.Namespace) -> list[Atoms]:

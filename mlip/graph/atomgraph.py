@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlip.ops import Edges
+
 
 @dataclass(frozen=True)
 class AtomGraph:
@@ -22,6 +24,8 @@ class AtomGraph:
         cell: [B, 3, 3] float64, A, rows are lattice vectors.
         edge_index: [2, E] int64; row 0 the sender j, row 1 the receiver i.
         shifts: [E, 3] float64, whole numbers of lattice vectors.
+        pair: [E] int64; an edge and its reverse are one pair of atoms, at one distance.
+        pair_edge: [K] int64, one edge of each pair.
         batch: [N] int64, the structure each atom belongs to.
         volume: [B] float64, A^3; NaN where the structure has no volume (molecules), so that no stress exists.
         charge: [B] int64, e.
@@ -34,6 +38,8 @@ class AtomGraph:
     cell: Tensor
     edge_index: Tensor
     shifts: Tensor
+    pair: Tensor
+    pair_edge: Tensor
     batch: Tensor
     volume: Tensor
     charge: Tensor
@@ -53,8 +59,13 @@ class AtomGraph:
     def vectors(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Return the edge vectors r_j + S.cell - r_i, [E, 3] in A, computed in float64; differentiable."""
         sender, receiver = self.edge_index
-        shift = torch.einsum("ek,ekd->ed", self.shifts, self.cell[self.batch[receiver]])
+        shift = (self.shifts @ self.cell[0] if len(self.cell) == 1
+                 else torch.einsum("ek,ekd->ed", self.shifts, self.cell[self.batch[receiver]]))
         return (self.positions[sender] - self.positions[receiver] + shift).to(dtype)
+
+    def edges(self) -> Edges:
+        """Return what the edge convolution needs; the two edges of a pair share one row of radial weights."""
+        return Edges.of(*self.edge_index, self.num_atoms, self.pair)
 
     def replace(self, **fields: Tensor) -> AtomGraph:
         """Return a copy with some fields exchanged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.atomgraph import AtomGraph
 from mlip.graph.structure import MIN_DISTANCE, Structure
-from mlip.neighbors import NeighborList, neighbor_list
+from mlip.neighbors import NeighborList, neighbor_list, number_pairs
 
 
 def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
@@ -74,7 +75,7 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     sizes = np.array([len(s) for s in structures], dtype=np.int64)
     first = np.concatenate([[0], np.cumsum(sizes)])[: len(structures)]
 
-    def joined(arrays: list[NDArray[np.generic]], shape: tuple[int, ...], kind: type) -> NDArray[np.generic]:
+    def joined(arrays: list[NDArray[np.generic]], shape: tuple[int, ...], kind: type) -> NDArray[Any]:
         return np.concatenate([np.asarray(a, dtype=kind).reshape(-1, *shape) for a in arrays]
                               or [np.zeros((0, *shape), kind)])
 
@@ -86,13 +87,17 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
 
     senders = joined([e.senders + o for e, o in zip(edges, first, strict=True)], (), np.int64)
     receivers = joined([e.receivers + o for e, o in zip(edges, first, strict=True)], (), np.int64)
+    shifts = joined([e.shifts for e in edges], (3,), np.int32)
+    pair, pair_edge = number_pairs(senders, receivers, shifts, int(sizes.sum()))
     volumes = np.array([np.nan if s.volume is None else s.volume for s in structures], dtype=np.float64)
     return AtomGraph(
         positions=floats(joined([s.positions for s in structures], (3,), np.float64)),
         numbers=integers(joined([s.numbers for s in structures], (), np.int64)),
         cell=floats(joined([s.cell for s in structures], (3, 3), np.float64)),
         edge_index=integers(np.stack([senders, receivers])),
-        shifts=floats(joined([e.shifts for e in edges], (3,), np.float64)),
+        shifts=floats(shifts.astype(np.float64)),
+        pair=integers(pair),
+        pair_edge=integers(pair_edge),
         batch=integers(np.repeat(np.arange(len(structures)), sizes)),
         volume=floats(volumes),
         charge=integers([s.charge for s in structures]),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mlip.errors import ConfigError
+from mlip.errors import ConfigError, OptionError
 from mlip.graph import AtomGraph
+from mlip.ops import Backend
 
 
 def _is_number(value: object) -> bool:
@@ -94,6 +96,7 @@ class EnergyModel(nn.Module, ABC):
     config: ModelConfig
     atomic_energies: Tensor  # [heads, elements] float64, eV
     element_table: Tensor  # [119] int64, position of each atomic number, -1 where unknown
+    backend: Backend = "auto"  # of its ops
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> Tensor:
@@ -108,6 +111,31 @@ class EnergyModel(nn.Module, ABC):
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(p.device for p in self.parameters())
+
+    def tabulated(self) -> EnergyModel:
+        """Return a copy whose radial functions are read from tables, made when they are first needed.
+
+        Raises:
+            OptionError: a family without such functions.
+        """
+        raise OptionError(f"radial='tabulated': models of the family {self.config.family} have no radial functions to "
+                          "tabulate; use radial='exact'")
+
+    def set_backend(self, backend: Backend) -> None:
+        """Choose the back end of all ops."""
+        for module in self.modules():
+            if hasattr(module, "backend"):
+                module.backend = backend
+
+    @contextmanager
+    def using(self, backend: Backend) -> Iterator[None]:
+        """Use another back end for a while."""
+        before = self.backend
+        self.set_backend(backend)
+        try:
+            yield
+        finally:
+            self.set_backend(before)
 
     def element_index(self, numbers: Tensor) -> Tensor:
         """Return the position of each atomic number in the model's element table, [N] int64."""

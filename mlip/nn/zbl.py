@@ -33,16 +33,13 @@ class ZBLRepulsion(nn.Module):
         self.register_buffer("screening_exponent", torch.tensor(0.300, dtype=torch.float64))
         self.register_buffer("screening_length", torch.tensor(0.4543, dtype=torch.float64))
 
-    def forward(self, r: Tensor, senders: Tensor, receivers: Tensor, receiver_atom: Tensor,
-                num_atoms: int) -> Tensor:
-        """Return the energy of each atom, [N] eV.
+    def forward(self, r: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
+        """Return half the energy of each pair, [K] eV: what either of its atoms takes.
 
         Args:
-            r: [E, 1], A.
-            senders: [E], element index of the sender.
-            receivers: [E], element index of the receiver.
-            receiver_atom: [E], index of the receiving atom; it takes half of the energy of the pair.
-            num_atoms: N.
+            r: [K, 1], A.
+            senders: [K], element index of one atom.
+            receivers: [K], element index of the other.
         """
         r = r.squeeze(-1)
         z_s, z_r = self.numbers[senders], self.numbers[receivers]
@@ -50,5 +47,4 @@ class ZBLRepulsion(nn.Module):
                   / (z_s**self.screening_exponent + z_r**self.screening_exponent))
         screening = torch.exp(-self.exponents * (r / length).unsqueeze(-1)) @ self.coefficients
         envelope = polynomial_cutoff(r, self.radii[senders] + self.radii[receivers], self.power)
-        pair = 0.5 * COULOMB * z_s * z_r / r * screening * envelope
-        return r.new_zeros(num_atoms).index_add(0, receiver_atom, pair)
+        return 0.5 * COULOMB * z_s * z_r / r * screening * envelope

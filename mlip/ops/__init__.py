@@ -1,7 +1,10 @@
-"""Differentiable primitives. One file for each: the plain torch form is the oracle of every faster one."""
+"""Differentiable primitives. One file for each: the plain torch form is the oracle of the compiled one."""
 
-from mlip.ops.edge_convolution import edge_convolution
+from mlip.ops.backend import BACKENDS, Backend, backends, check_backend, compiled_is_available, use_compiled
+from mlip.ops.edge_convolution import Edges, edge_convolution
 from mlip.ops.harmonics import spherical_harmonics
+from mlip.ops.radial_table import radial_table
 from mlip.ops.symmetric_contraction import symmetric_contraction
 
-__all__ = ["edge_convolution", "spherical_harmonics", "symmetric_contraction"]
+__all__ = ["BACKENDS", "Backend", "Edges", "backends", "check_backend", "compiled_is_available", "edge_convolution", "radial_table",
+           "spherical_harmonics", "symmetric_contraction", "use_compiled"]

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from math import sqrt
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from mlip.ops._library import LIBRARY
+from mlip.ops.backend import Backend, use_compiled
 from mlip.ops.tables import coupling
+from mlip.so3 import wigner_3j
 from mlip.so3.degrees import block
 
 Paths = tuple[tuple[int, int, int], ...]
 
 
-def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edge_index: Tensor,
-                     num_atoms: int, paths: Paths) -> list[Tensor]:
+@dataclass(frozen=True)
+class Edges:
+    """Which features, weights and receivers belong to each edge. Edges are sorted by receiver.
+
+    Attributes:
+        sender: [E] int64, row of the features.
+        receiver: [E] int64, ascending.
+        offsets: [R+1] int64, the edges of receiver i are offsets[i] to offsets[i+1].
+        row: [E] int64, row of the weights; the two edges of a pair of atoms may share one.
+    """
+
+    sender: Tensor
+    receiver: Tensor
+    offsets: Tensor
+    row: Tensor
+
+    @classmethod
+    def of(cls, sender: Tensor, receiver: Tensor, receivers: int, row: Tensor | None = None) -> Edges:
+        """Return the edges; without `row` each has a row of weights for itself."""
+        bounds = torch.arange(receivers + 1, dtype=receiver.dtype, device=receiver.device)
+        row = torch.arange(len(sender), dtype=sender.dtype, device=sender.device) if row is None else row
+        return cls(sender, receiver, torch.searchsorted(receiver, bounds), row)
+
+
+def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths,
+                     backend: Backend = "auto") -> list[Tensor]:
     """Return the sum over the edges (j, i) of the tensor product "uvu" of h_j and Y_ji, weighted by R_ji.
 
     For the path (l1, l2, l3): A_i[m3, c] = sum_j R_ji[c] sqrt(2 l3 + 1)
@@ -21,16 +56,45 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edge_
     Args:
         features: h, [N, M1, C], degrees 0..l of the senders.
         harmonics: Y, [E, M2].
-        weights: R, [E, P, C], one for each path and channel.
-        edge_index: [2, E], senders and receivers.
-        num_atoms: N.
+        weights: R, [K, P, C], one for each path and channel.
+        edges: E edges to R receivers.
         paths: P triples, grouped by l3.
+        backend: one of `mlip.ops.backend.BACKENDS`.
 
     Returns:
-        For each l3 in ascending order, [N, P(l3), 2*l3+1, C].
+        For each l3 in ascending order, [R, 2*l3+1, P(l3), C]; differentiable any number of times.
     """
-    sender, receiver = edge_index
-    gathered = features.index_select(0, sender)
+    if use_compiled(backend, features, harmonics, weights):
+        flat = convolve(features, harmonics, weights, edges, paths)
+        return split(flat, edges.offsets.shape[0] - 1, features.shape[2], paths)
+    return _reference(features, harmonics, weights, edges, paths)
+
+
+def convolve(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths) -> Tensor:
+    """Return the messages of `edge_convolution` by the compiled kernels, in one buffer for `split`."""
+    return _convolve(features, harmonics, weights, (edges.sender, edges.offsets, edges.row, *_tables(paths)))
+
+
+def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, gradient: Tensor, wanted: Sequence[bool],
+                      edges: Edges, paths: Paths) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the derivatives by features, harmonics and weights that are wanted, given that by `convolve`."""
+    return _backward(features, harmonics, weights, gradient, wanted,
+                     (edges.sender, edges.offsets, edges.row, *_tables(paths)))
+
+
+def split(flat: Tensor, receivers: int, channels: int, paths: Paths) -> list[Tensor]:
+    """Return the messages of each degree, views of the one buffer that the kernels fill."""
+    out, start = [], 0
+    for l3, group in groupby(paths, key=lambda path: path[2]):
+        shape = (receivers, 2 * l3 + 1, len(list(group)), channels)
+        size = shape[0] * shape[1] * shape[2] * shape[3]
+        out.append(flat[start : start + size].view(shape))
+        start += size
+    return out
+
+
+def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths) -> list[Tensor]:
+    gathered, weights = features.index_select(0, edges.sender), weights.index_select(0, edges.row)
     messages: dict[int, list[Tensor]] = {}
     for p, (l1, l2, l3) in enumerate(paths):
         cg = coupling(l1, l2, l3, features.dtype, features.device)
@@ -39,6 +103,93 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edge_
         messages.setdefault(l3, []).append(product * weights[:, p, None, :])
     out = []
     for l3 in sorted(messages):
-        stacked = torch.stack(messages[l3], dim=1)
-        out.append(stacked.new_zeros(num_atoms, *stacked.shape[1:]).index_add(0, receiver, stacked))
+        stacked = torch.stack(messages[l3], dim=2)
+        out.append(stacked.new_zeros(edges.offsets.shape[0] - 1, *stacked.shape[1:]).index_add(0, edges.receiver, stacked))
     return out
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _tables(paths: Paths) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the kernels know of the paths: degrees [P, 2], terms [n, 2] and their coefficients [n]."""
+    return _tables_of(paths)
+
+
+@cache
+def _tables_of(paths: Paths) -> tuple[Tensor, Tensor, Tensor]:
+    terms, coefficients, first = [], [], 0
+    for l1, l2, l3 in paths:
+        cg = wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1)
+        a, b, c = np.nonzero(np.abs(cg) > 1e-12)
+        terms.append(np.stack([first + a * (2 * l3 + 1) + c, l2 * l2 + b], axis=1))
+        coefficients.append(cg[a, b, c])
+        first += (2 * l1 + 1) * (2 * l3 + 1)
+    with torch.inference_mode(False):
+        return (torch.tensor([(l1, l3) for l1, _, l3 in paths], dtype=torch.int64),
+                torch.from_numpy(np.concatenate(terms).astype(np.int64)),
+                torch.from_numpy(np.concatenate(coefficients).astype(np.float64)))
+
+
+# The operators are the trilinear form T(h, y, w; g) by one argument: edge_convolution by g, and _backward by those of
+# h, y, w whose bits (1, 2, 4) are set in `which`. The derivative of each is again made of the two.
+
+def _convolve(h: Tensor, y: Tensor, w: Tensor, rest: Sequence[Tensor]) -> Tensor:
+    return torch.ops.mlip.edge_convolution(h, y, w, *rest)  # type: ignore[no-any-return]
+
+
+def _backward(h: Tensor, y: Tensor, w: Tensor, g: Tensor, wanted: Sequence[bool],
+              rest: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    which = wanted[0] + 2 * wanted[1] + 4 * wanted[2]
+    if not which:
+        return None, None, None
+    found = torch.ops.mlip.edge_convolution_backward(h, y, w, g, which, *rest)
+    dh, dy, dw = (tensor if want else None for tensor, want in zip(found, wanted, strict=True))
+    return dh, dy, dw
+
+
+def _sum(terms: Iterable[Tensor | None]) -> Tensor | None:
+    present = [t for t in terms if t is not None]
+    return sum(present[1:], start=present[0]) if present else None
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+    ctx.which = next((x for x in inputs if isinstance(x, int)), 0)
+
+
+def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    h, y, w, *rest = ctx.saved_tensors
+    return *_backward(h, y, w, g, ctx.needs_input_grad[:3], rest), *[None] * len(rest)
+
+
+def _differentiate_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+    x, g, rest = ctx.saved_tensors[:3], ctx.saved_tensors[3], ctx.saved_tensors[4:]
+    needs, gradients, by_g = ctx.needs_input_grad, [], []
+    for k in range(3):  # the term T(..., v_k in the place of argument k, ...; g)
+        if not ctx.which >> k & 1:
+            continue
+        arguments = [v[k] if i == k else x[i] for i in range(3)]
+        gradients.append(_backward(*arguments, g, [needs[i] and i != k for i in range(3)], rest))
+        if needs[3]:
+            by_g.append(_convolve(*arguments, rest))
+    dh, dy, dw = (_sum(column) for column in zip(*gradients, strict=True))
+    return dh, dy, dw, _sum(by_g), None, *[None] * len(rest)
+
+
+def _register() -> None:
+    @torch.library.register_fake("mlip::edge_convolution")
+    def _(h: Tensor, y: Tensor, w: Tensor, sender: Tensor, offsets: Tensor, row: Tensor, paths: Tensor,
+          terms: Tensor, coefficients: Tensor) -> Tensor:
+        components = sum(2 * int(l3) + 1 for l3 in paths[:, 1].tolist())
+        return h.new_empty(components * (offsets.shape[0] - 1) * h.shape[2])
+
+    @torch.library.register_fake("mlip::edge_convolution_backward")
+    def _(h: Tensor, y: Tensor, w: Tensor, g: Tensor, which: int, *rest: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(t) if which >> k & 1 else t.new_empty(0) for k, t in enumerate((h, y, w)))
+
+    register: Callable[..., None] = torch.library.register_autograd
+    register("mlip::edge_convolution", _differentiate, setup_context=_save)
+    register("mlip::edge_convolution_backward", _differentiate_backward, setup_context=_save)
+
+
+if LIBRARY.path is not None:
+    _register()

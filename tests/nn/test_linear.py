@@ -24,14 +24,22 @@ def test_one_matrix_for_each_degree() -> None:
 def test_paths_and_channels_are_mixed_together() -> None:
     counts = [2, 3]
     layer = PathLinear(counts, 4).double()
-    messages = [torch.randn(5, n, 2 * l + 1, 4, dtype=torch.float64) for l, n in enumerate(counts)]
+    messages = [torch.randn(5, 2 * l + 1, n, 4, dtype=torch.float64) for l, n in enumerate(counts)]
     out = layer(messages)
     assert out.shape == (5, 4, 4)
     for l, n in enumerate(counts):
         weight = layer.weights[l].view(n, 4, 4) / math.sqrt(4 * n)
-        torch.testing.assert_close(out[:, block(l)], torch.einsum("npmc,pcd->nmd", messages[l], weight))
+        torch.testing.assert_close(out[:, block(l)], torch.einsum("nmpc,pcd->nmd", messages[l], weight))
     with pytest.raises(ValueError, match="zip"):
         layer(messages[:1])
+
+
+def test_transposed_map_of_paths_and_channels() -> None:
+    layer = PathLinear([2, 3], 4).double()
+    messages = [torch.randn(5, 2 * l + 1, n, 4, dtype=torch.float64) for l, n in enumerate([2, 3])]
+    g = torch.randn(5, 4, 4, dtype=torch.float64)
+    flat = torch.cat([m.flatten() for m in messages])
+    torch.testing.assert_close(torch.vdot(layer.transposed(g), flat), torch.vdot(g.flatten(), layer(messages).flatten()))
 
 
 @pytest.mark.parametrize("elements", [[0, 2, 1, 2, 0], [1, 1, 1, 1, 1]])

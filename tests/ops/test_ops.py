@@ -15,7 +15,8 @@ import torch
 from scipy.special import lpmv
 from torch import Tensor
 
-from mlip.ops import edge_convolution, spherical_harmonics, symmetric_contraction
+from mlip.ops import BACKENDS, Edges, edge_convolution, spherical_harmonics, symmetric_contraction
+from mlip.ops._library import LIBRARY
 from mlip.so3 import wigner_3j
 from mlip.so3.degrees import block, convolution_paths, size
 from mlip.so3.symmetric_power import symmetric_basis
@@ -53,27 +54,33 @@ def harmonics(atoms: int, edges: int, lmax: int = 4) -> Problem:
 
 
 def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: int = 2, channels: int = 3) -> Problem:
+    """Two edges of three have a row of weights for themselves, as those of a pair of atoms share one."""
     paths = tuple(convolution_paths(l_in, l_edge, l_out))
-    index = torch.from_numpy(np.random.default_rng(2).integers(0, max(atoms, 1), (2, edges)))
-    index = index[:, torch.argsort(index[1], stable=True)]
+    generator = np.random.default_rng(2)
+    sender, receiver = torch.from_numpy(generator.integers(0, max(atoms, 1), (2, edges)))
+    receiver = torch.sort(receiver).values
+    rows = max(1, 2 * edges // 3)
+    row = torch.from_numpy(generator.permutation(np.arange(edges) % rows))
+    index = Edges.of(sender, receiver, atoms, row)
 
-    def call(h: Tensor, y: Tensor, r: Tensor) -> Tensor:
-        out = edge_convolution(h, y, r, index, atoms, paths)
+    def call(h: Tensor, y: Tensor, r: Tensor, backend: Backend = "auto") -> Tensor:
+        out = edge_convolution(h, y, r, index, paths, backend)
         return torch.cat([t.flatten(1) for t in out], dim=1)
 
     def slow(h: Tensor, y: Tensor, r: Tensor) -> Tensor:
         degrees = [l3 for _, _, l3 in paths]
-        out = [torch.zeros(atoms, degrees.count(l), 2 * l + 1, channels, dtype=h.dtype) for l in range(l_out + 1)]
+        out = [torch.zeros(atoms, 2 * l + 1, degrees.count(l), channels, dtype=h.dtype) for l in range(l_out + 1)]
         for p, (l1, l2, l3) in enumerate(paths):
             cg = math.sqrt(2 * l3 + 1) * torch.from_numpy(wigner_3j(l1, l2, l3).copy())
             place = degrees[:p].count(l3)
-            for e, (j, i) in enumerate(index.T.tolist()):
+            for e in range(edges):
                 for (a, b, c) in itertools.product(range(2 * l1 + 1), range(2 * l2 + 1), range(2 * l3 + 1)):
-                    out[l3][i, place, c] += cg[a, b, c] * h[j, l1 * l1 + a] * y[e, l2 * l2 + b] * r[e, p]
+                    out[l3][receiver[e], c, place] += (cg[a, b, c] * h[sender[e], l1 * l1 + a] * y[e, l2 * l2 + b]
+                                                       * r[row[e], p])
         return torch.cat([t.flatten(1) for t in out], dim=1)
 
     inputs = numbers(3, atoms, size(l_in), channels), numbers(4, edges, size(l_edge)), \
-        numbers(5, edges, len(paths), channels)
+        numbers(5, rows, len(paths), channels)
     return Problem(inputs, call, slow)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from math import sqrt
 
@@ -10,10 +12,33 @@ from torch import Tensor, nn
 
 from mlip.models.mace.config import MACEConfig
 from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear, normal
+from mlip.nn.convolution import Block, Layer, radial_convolution
 from mlip.nn.radial import RadialMLP
-from mlip.ops import edge_convolution, symmetric_contraction
+from mlip.ops import Backend, Edges, symmetric_contraction
 from mlip.so3.degrees import convolution_paths
 from mlip.so3.symmetric_power import symmetric_basis
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What all layers see of the edges.
+
+    Attributes:
+        edges: E edges; rows of radial functions are pairs of atoms.
+        blocks: the same edges, cut into blocks of receivers.
+        harmonics: [E, (edge_lmax+1)^2].
+        radial: radial functions, [pairs, num_bessel].
+    """
+
+    edges: Edges
+    blocks: Sequence[Block]
+    harmonics: Tensor
+    radial: Tensor
+
+    def sum_on_receivers(self, values: Tensor) -> Tensor:
+        """Return [N, ...], the sum over the edges of each receiver of the values of their pairs, [pairs, ...]."""
+        out = values.new_zeros(self.edges.offsets.shape[0] - 1, *values.shape[1:])
+        return out.index_add(0, self.edges.receiver, values[self.edges.row])
 
 
 class Interaction(nn.Module):
@@ -40,20 +65,17 @@ class Interaction(nn.Module):
         self.skip = ElementLinear(elements, skip_lmax, config.channels)
         self.density = RadialMLP([config.num_bessel, 1]) if kind.startswith("density") else None
 
-    def forward(self, features: Tensor, harmonics: Tensor, radial: Tensor, edge_index: Tensor,
-                elements: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, features: Tensor, neighbours: Neighbours, elements: Tensor,
+                backend: Backend) -> tuple[Tensor, Tensor | None]:
         """Return messages [N, (edge_lmax+1)^2, C] and, for residual kinds, the skip [N, (l+1)^2, C]."""
-        num_atoms, _, channels = features.shape
         skip = self.skip(features, elements) if self.residual else None
-        weights = self.radial(radial).view(-1, len(self.paths), channels)
-        messages = self.linear(edge_convolution(
-            self.linear_up(features), harmonics, weights, edge_index, num_atoms, self.paths))
+        layer = Layer(self.radial, self.linear, self.paths, neighbours.edges, neighbours.blocks)
+        messages = radial_convolution(self.linear_up(features), neighbours.harmonics, neighbours.radial, layer, backend)
         if self.density is None:
             messages = messages / self.avg_num_neighbors
         else:
-            density = torch.tanh(self.density(radial) ** 2)
-            total = density.new_zeros(num_atoms, 1).index_add(0, edge_index[1], density)
-            messages = messages / (total + 1).unsqueeze(-1)
+            density = torch.tanh(self.density(neighbours.radial) ** 2)
+            messages = messages / (neighbours.sum_on_receivers(density) + 1).unsqueeze(-1)
         if skip is None:
             messages = self.skip(messages, elements)
         return messages, skip

@@ -7,17 +7,19 @@ from torch import Tensor, nn
 
 from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
-from mlip.models.mace.blocks import Interaction, LinearReadout, NonLinearReadout, Product
+from mlip.models.mace.blocks import Interaction, LinearReadout, Neighbours, NonLinearReadout, Product
 from mlip.models.mace.config import MACEConfig
 from mlip.models.mace.radii import COVALENT_RADII
+from mlip.nn.convolution import blocks_of
 from mlip.nn.linear import normal
+from mlip.nn.radial_table import RadialTables
 from mlip.nn.radial import AgnesiTransform, BesselBasis, polynomial_cutoff
 from mlip.nn.zbl import ZBLRepulsion
 from mlip.ops import spherical_harmonics
 
 
 class MACE(EnergyModel):
-    """The exact MACE model in plain torch (Batatia et al., NeurIPS 2022), the oracle of the fast paths."""
+    """The exact MACE model (Batatia et al., NeurIPS 2022)."""
 
     config: MACEConfig
     scale: Tensor
@@ -31,6 +33,7 @@ class MACE(EnergyModel):
         self._register_elements(torch.zeros(heads, elements))
         self.embedding = nn.Parameter(normal(elements, config.channels))
         self.bessel = BesselBasis(config.num_bessel, config.cutoff)
+        self.table: RadialTables | None = None  # in the place of the radial functions; see tabulated.py
         self.transform = AgnesiTransform(radii) if config.distance_transform == "agnesi" else None
         self.repulsion = (ZBLRepulsion(config.atomic_numbers, radii, config.cutoff_power)
                           if config.pair_repulsion else None)
@@ -46,24 +49,37 @@ class MACE(EnergyModel):
         """Return the interaction energy of each atom, [N] in eV."""
         elements, head = self.element_index(graph.numbers), graph.head[graph.batch]
         vectors = graph.vectors(self.dtype)
-        r = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-        harmonics = spherical_harmonics(vectors, self.config.edge_lmax)
-        radial = self._radial(r, elements, graph.edge_index)
+        r = torch.linalg.vector_norm(vectors[graph.pair_edge], dim=-1, keepdim=True)
+        ends = elements[graph.edge_index[:, graph.pair_edge]]
+        radial = (self.table or self.radial_functions)(r, ends)
+        neighbours = self._neighbours(graph, vectors, radial)
         features = (self.embedding / len(self.embedding) ** 0.5)[elements].unsqueeze(1)
         energy: Tensor = r.new_zeros(graph.num_atoms)
         for interaction, product, readout in zip(self.interactions, self.products, self.readouts, strict=True):
-            messages, skip = interaction(features, harmonics, radial, graph.edge_index, elements)
+            messages, skip = interaction(features, neighbours, elements, self.backend)
             features = product(messages, skip, elements)
             energy = energy + readout(features, head)
         if self.repulsion is not None:
-            sender, receiver = graph.edge_index
-            energy = energy + self.repulsion(r, elements[sender], elements[receiver], receiver, graph.num_atoms)
+            energy = energy + neighbours.sum_on_receivers(self.repulsion(r, *ends))
         if self.config.scale_shift:
             energy = self.scale[head] * energy + self.shift[head]
         return energy
 
-    def _radial(self, r: Tensor, elements: Tensor, edge_index: Tensor) -> Tensor:
+    def tabulated(self) -> MACE:
+        """Return a copy whose radial functions are read from tables, made when they are first needed."""
+        from mlip.models.mace.tabulated import tabulate
+
+        return tabulate(self)
+
+    def _neighbours(self, graph: AtomGraph, vectors: Tensor, radial: Tensor) -> Neighbours:
+        edges = graph.edges()
+        widest = max(len(interaction.paths) for interaction in self.interactions) * self.config.channels
+        blocks = blocks_of(edges, len(radial), widest * radial.element_size())
+        return Neighbours(edges, blocks, spherical_harmonics(vectors, self.config.edge_lmax), radial)
+
+    def radial_functions(self, r: Tensor, ends: Tensor) -> Tensor:
+        """Return [K, num_bessel] for distances r [K, 1] in A and the element indices of both ends [2, K]."""
         envelope = polynomial_cutoff(r, self.config.cutoff, self.config.cutoff_power)
-        x = r if self.transform is None else self.transform(r, elements[edge_index[0]], elements[edge_index[1]])
+        x = r if self.transform is None else self.transform(r, *ends)
         radial: Tensor = self.bessel(x) * envelope
         return radial

@@ -1,0 +1,65 @@
+"""The compiled kernels against plain torch, on a piece of the user's own structure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlip.errors import BackendError
+from mlip.graph import AtomGraph, Structure, build_graph
+from mlip.models.base import EnergyModel
+from mlip.nn.derivatives import evaluate
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-5}  # eV and eV/A where the largest energy or force is below 1
+MOST_ATOMS, MOST_EDGES = 32, 1000
+
+
+def check_agreement(model: EnergyModel, structure: Structure, graph: AtomGraph) -> None:
+    """Raise `BackendError` if the model's back end and plain torch differ on a piece of a structure.
+
+    Args:
+        model: its back end is compared with `reference`.
+        structure: the first of a batch.
+        graph: the batch.
+    """
+    piece = build_graph([_piece(structure, graph)], model.config.cutoff, heads=model.config.heads, device=model.device)
+    found = evaluate(model, piece)
+    with model.using("reference"):
+        expected = evaluate(model, piece)
+    for name, unit, ours, theirs in (("energies of atoms", "eV", found.interaction, expected.interaction),
+                                     ("forces", "eV/A", found.forces, expected.forces)):
+        if ours is None or theirs is None:
+            raise AssertionError("forces were asked for")
+        difference, allowed = _compare(ours, theirs, TOLERANCE[model.dtype])
+        if not difference <= allowed:
+            raise BackendError(f"backend={model.backend!r}: {name} differ by {difference:.1e} {unit} from plain torch "
+                               f"on {piece.num_atoms} atoms of this structure (allowed: {allowed:.1e}); use "
+                               "backend='reference', and please report this")
+
+
+def _compare(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[float, float]:
+    """Return the largest difference and the allowed one; what is NaN or infinite on both sides is reported elsewhere."""
+    finite = torch.isfinite(ours) | torch.isfinite(theirs)
+    ours, theirs = ours[finite].double(), theirs[finite].double()
+    if not len(ours):
+        return 0.0, tolerance
+    return float((ours - theirs).abs().max()), tolerance * max(1.0, float(theirs.abs().max()))
+
+
+def _piece(structure: Structure, graph: AtomGraph) -> Structure:
+    """Return the structure if it is small, else a cluster: its best coordinated atom with the nearest neighbours."""
+    n = len(structure)
+    sender, receiver = (row[: int((graph.edge_index[1] < n).sum())].cpu().numpy() for row in graph.edge_index)
+    if n <= MOST_ATOMS and len(sender) <= MOST_EDGES:
+        return structure
+    centre = int(np.bincount(receiver, minlength=n).argmax())
+    edges = np.flatnonzero(receiver == centre)
+    vectors = graph.vectors().detach().cpu().numpy()[edges]
+    nearest = np.argsort(np.einsum("ed,ed->e", vectors, vectors), kind="stable")[: MOST_ATOMS - 1]
+    atoms = np.concatenate([[centre], sender[edges[nearest]]])
+    return dataclasses.replace(structure, numbers=structure.numbers[atoms],
+                               positions=np.concatenate([np.zeros((1, 3)), vectors[nearest]]),
+                               cell=np.zeros((3, 3)), pbc=np.zeros(3, dtype=bool))

@@ -1,0 +1,174 @@
+"""Radial network, edge convolution and linear map in one step, block by block of receivers.
+
+The radial weights of all edges, [pairs, paths, channels], are by far the largest tensor of a layer. Here they exist
+for one block of receivers at a time: made for the forward pass and, beyond `KEEP` bytes, made again for the backward
+pass instead of kept, so that memory grows with the number of atoms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlip.nn.linear import PathLinear
+from mlip.ops import Backend, Edges, edge_convolution, use_compiled
+from mlip.ops.edge_convolution import Paths, convolve, convolve_backward, split
+
+BLOCK = 32 << 20  # bytes of radial weights in a block; larger ones would be mapped anew by the allocator every time
+KEEP = 512 << 20  # bytes of radial weights of a layer that are kept for the backward pass
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some receivers in a row with all their edges.
+
+    Attributes:
+        edges: numbered within the block.
+        first: the first edge of the block among all edges.
+        receivers: [first, last) receiver.
+        atoms: [n] rows of the features that the senders count; None for all.
+        pairs: [k] rows of the radial functions that `edges.row` counts; None for all.
+    """
+
+    edges: Edges
+    first: int
+    receivers: tuple[int, int]
+    atoms: Tensor | None = None
+    pairs: Tensor | None = None
+
+    def edge_rows(self, tensor: Tensor) -> Tensor:
+        """Return the rows of the block's edges."""
+        return tensor[self.first : self.first + len(self.edges.sender)]
+
+
+def blocks_of(edges: Edges, pairs: int, row_bytes: int) -> list[Block]:
+    """Cut the receivers into blocks.
+
+    Args:
+        edges: all edges.
+        pairs: number of rows of the radial functions.
+        row_bytes: bytes of radial weights of one pair in the widest layer.
+    """
+    receivers, count = len(edges.offsets) - 1, len(edges.sender)
+    if pairs * row_bytes <= BLOCK:
+        return [Block(edges, 0, (0, receivers))]
+    most = max(1, int(1.5 * BLOCK / row_bytes))  # two edges of three have a row of their own
+    bounds = [0]
+    while bounds[-1] < receivers:
+        start = int(edges.offsets[bounds[-1]])
+        fitting = int(torch.searchsorted(edges.offsets, start + most, right=True)) - 1
+        bounds.append(min(receivers, max(fitting, bounds[-1] + 1)))
+    assert int(edges.offsets[-1]) == count
+    return [_block(edges, a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _block(edges: Edges, begin: int, end: int) -> Block:
+    first, last = int(edges.offsets[begin]), int(edges.offsets[end])
+    atoms, sender = torch.unique(edges.sender[first:last], return_inverse=True)
+    pairs, row = torch.unique(edges.row[first:last], return_inverse=True)
+    local = Edges(sender, edges.receiver[first:last] - begin, edges.offsets[begin : end + 1] - first, row)
+    return Block(local, first, (begin, end), atoms, pairs)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a radial convolution is made of, beside its tensors."""
+
+    network: nn.Module
+    linear: PathLinear
+    paths: Paths
+    edges: Edges
+    blocks: Sequence[Block]
+
+    def weights(self, radial: Tensor, channels: int) -> Tensor:
+        """Return [K, P, C] for radial functions [K, n]."""
+        weights: Tensor = self.network(radial)
+        return weights.view(-1, len(self.paths), channels)
+
+    def plain(self, features: Tensor, harmonics: Tensor, radial: Tensor, backend: Backend) -> Tensor:
+        """Return the messages by ops that can be differentiated again."""
+        weights = self.weights(radial, features.shape[2])
+        return self.linear(edge_convolution(features, harmonics, weights, self.edges, self.paths, backend))
+
+
+def radial_convolution(features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer, backend: Backend) -> Tensor:
+    """Return messages [N, (lmax+1)^2, C]: the edge convolution with weights from the radial network, mixed linearly.
+
+    Args:
+        features: [N, M1, C].
+        harmonics: [E, M2].
+        radial: radial functions of each pair of atoms, [K, n].
+        layer: network, linear map, paths and edges.
+        backend: one of `mlip.ops.BACKENDS`.
+    """
+    trained = any(p.requires_grad for module in (layer.network, layer.linear) for p in module.parameters())
+    if trained or not use_compiled(backend, features, harmonics, radial):
+        return layer.plain(features, harmonics, radial, backend)
+    return _Blocked.apply(features, harmonics, radial, layer)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Blocked(torch.autograd.Function):
+    """`Layer.plain` for weights that are not trained, block by block."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer) -> Tensor:
+        channels = features.shape[2]
+        row_bytes = len(layer.paths) * channels * features.element_size()
+        keep = any(ctx.needs_input_grad) and len(radial) * row_bytes <= KEEP
+        out, ctx.kept = [], []
+        for block in layer.blocks:
+            inputs, weights = _weights(layer, radial, block, channels, keep)
+            flat = convolve(_rows(features, block.atoms), block.edge_rows(harmonics), weights.detach(), block.edges,
+                            layer.paths)
+            out.append(layer.linear(split(flat, len(block.edges.offsets) - 1, channels, layer.paths)))
+            ctx.kept.append((inputs, weights) if keep else None)
+        ctx.save_for_backward(features, harmonics, radial)
+        ctx.layer = layer
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        features, harmonics, radial = ctx.saved_tensors
+        layer: Layer = ctx.layer
+        if torch.is_grad_enabled():  # to be differentiated again
+            return _differentiable(layer, (features, harmonics, radial), ctx.needs_input_grad[:3], g)
+        by_h, by_y, by_r = ctx.needs_input_grad[:3]
+        dh = torch.zeros_like(features) if by_h else None
+        dy = torch.empty_like(harmonics) if by_y else None
+        dr = torch.zeros_like(radial) if by_r else None
+        for block, kept in zip(layer.blocks, ctx.kept, strict=True):
+            inputs, weights = kept or _weights(layer, radial, block, features.shape[2], by_r)
+            part = convolve_backward(
+                _rows(features, block.atoms), block.edge_rows(harmonics), weights.detach(),
+                layer.linear.transposed(g[block.receivers[0] : block.receivers[1]]), (by_h, by_y, by_r), block.edges,
+                layer.paths)
+            if dh is not None and part[0] is not None:
+                dh = part[0] if block.atoms is None else dh.index_add_(0, block.atoms, part[0])
+            if dy is not None and part[1] is not None:
+                block.edge_rows(dy).copy_(part[1])
+            if dr is not None and part[2] is not None:
+                (found,) = torch.autograd.grad(weights, inputs, part[2])
+                dr = found if block.pairs is None else dr.index_add_(0, block.pairs, found)
+        return dh, dy, dr, None
+
+
+def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor.index_select(0, rows)
+
+
+def _weights(layer: Layer, radial: Tensor, block: Block, channels: int, differentiable: bool) -> tuple[Tensor, Tensor]:
+    """Return the radial functions of a block and its weights, which remember how they were made of them."""
+    with torch.set_grad_enabled(differentiable):
+        inputs = _rows(radial, block.pairs).detach().requires_grad_(differentiable)
+        return inputs, layer.weights(inputs, channels)
+
+
+def _differentiable(layer: Layer, inputs: tuple[Tensor, ...], needed: Sequence[bool],
+                    g: Tensor) -> tuple[Tensor | None, ...]:
+    chosen = [x for x, need in zip(inputs, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(layer.plain(*inputs, "compiled"), chosen, g, create_graph=True))
+    return *(next(found) if need else None for need in needed), None

@@ -1,0 +1,66 @@
+"""Finds and loads the compiled kernels; says which back end is in use, and why."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+INTERFACE = 1  # equals INTERFACE in csrc/CMakeLists.txt; raised whenever the signature of an operator changes
+NAMES = ("libmlip_ops.so", "libmlip_ops.dylib")
+
+
+@dataclass(frozen=True)
+class Library:
+    """The state of the compiled kernels in this process.
+
+    Attributes:
+        path: file of the loaded library; None if there is none.
+        isa: instruction set in use: `avx512`, `avx2` or `generic`; empty without library.
+        problem: why it is not loaded; empty if it is.
+    """
+
+    path: Path | None
+    isa: str = ""
+    problem: str = ""
+
+
+def candidates() -> Iterator[Path]:
+    """Yield where the library may be: beside this file, or in the installed package when the sources shadow it."""
+    folders = [Path(__file__).parent / "_lib"]
+    try:
+        installed = importlib.metadata.distribution("mlip-md").locate_file("mlip/ops/_lib")
+        folders.append(Path(str(installed)))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    for folder in folders:
+        for name in NAMES:
+            if (folder / name).is_file():
+                yield folder / name
+
+
+def load() -> Library:
+    """Load the first library that fits these sources."""
+    problem = ("the compiled kernels are not installed; install a C++ compiler (g++ or clang++) and run: "
+               "pip install --force-reinstall --no-deps mlip-md")
+    for path in candidates():
+        try:
+            handle = ctypes.CDLL(str(path))
+            found = int(handle.mlip_ops_interface())
+        except (OSError, AttributeError) as error:
+            problem = f"{path} cannot be loaded: {error}"
+            continue
+        if found != INTERFACE:  # its operators are registered already, so that no other library could follow
+            return Library(None, problem=f"{path} belongs to another version of mlip (interface {found}, needed "
+                                         f"{INTERFACE}); reinstall mlip-md")
+        torch.ops.load_library(str(path))
+        handle.mlip_ops_isa.restype = ctypes.c_char_p
+        return Library(path, handle.mlip_ops_isa().decode())
+    return Library(None, problem=problem)
+
+
+LIBRARY = load()
