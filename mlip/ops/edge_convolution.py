@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
-from math import sqrt
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend, use_compiled
-from mlip.ops.tables import coupling
-from mlip.so3 import wigner_3j
+from mlip.ops.tables import Paths, coupling, path_tables
 from mlip.so3.degrees import block
-
-Paths = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -72,14 +66,16 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edges
 
 def convolve(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths) -> Tensor:
     """Return the messages of `edge_convolution` by the compiled kernels, in one buffer for `split`."""
-    return _convolve(features, harmonics, weights, (edges.sender, edges.offsets, edges.row, *_tables(paths)))
+    components = sum(2 * l3 + 1 for _, _, l3 in paths)
+    return _convolve(features, harmonics, weights, components * (edges.offsets.shape[0] - 1) * features.shape[2],
+                     (edges.sender, edges.offsets, edges.row, *path_tables(paths)))
 
 
 def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, gradient: Tensor, wanted: Sequence[bool],
                       edges: Edges, paths: Paths) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the derivatives by features, harmonics and weights that are wanted, given that by `convolve`."""
     return _backward(features, harmonics, weights, gradient, wanted,
-                     (edges.sender, edges.offsets, edges.row, *_tables(paths)))
+                     (edges.sender, edges.offsets, edges.row, *path_tables(paths)))
 
 
 def split(flat: Tensor, receivers: int, channels: int, paths: Paths) -> list[Tensor]:
@@ -97,7 +93,7 @@ def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edge
     gathered, weights = features.index_select(0, edges.sender), weights.index_select(0, edges.row)
     messages: dict[int, list[Tensor]] = {}
     for p, (l1, l2, l3) in enumerate(paths):
-        cg = coupling(l1, l2, l3, features.dtype, features.device)
+        cg = coupling(l1, l2, l3, features)
         matrices = torch.einsum("abc,eb->eca", cg, harmonics[:, block(l2)])
         product = gathered[:, block(l1)] * matrices if l1 == 0 else matrices @ gathered[:, block(l1)]
         messages.setdefault(l3, []).append(product * weights[:, p, None, :])
@@ -108,32 +104,11 @@ def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edge
     return out
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _tables(paths: Paths) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the kernels know of the paths: degrees [P, 2], terms [n, 2] and their coefficients [n]."""
-    return _tables_of(paths)
-
-
-@cache
-def _tables_of(paths: Paths) -> tuple[Tensor, Tensor, Tensor]:
-    terms, coefficients, first = [], [], 0
-    for l1, l2, l3 in paths:
-        cg = wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1)
-        a, b, c = np.nonzero(np.abs(cg) > 1e-12)
-        terms.append(np.stack([first + a * (2 * l3 + 1) + c, l2 * l2 + b], axis=1))
-        coefficients.append(cg[a, b, c])
-        first += (2 * l1 + 1) * (2 * l3 + 1)
-    with torch.inference_mode(False):
-        return (torch.tensor([(l1, l3) for l1, _, l3 in paths], dtype=torch.int64),
-                torch.from_numpy(np.concatenate(terms).astype(np.int64)),
-                torch.from_numpy(np.concatenate(coefficients).astype(np.float64)))
-
-
 # The operators are the trilinear form T(h, y, w; g) by one argument: edge_convolution by g, and _backward by those of
 # h, y, w whose bits (1, 2, 4) are set in `which`. The derivative of each is again made of the two.
 
-def _convolve(h: Tensor, y: Tensor, w: Tensor, rest: Sequence[Tensor]) -> Tensor:
-    return torch.ops.mlip.edge_convolution(h, y, w, *rest)  # type: ignore[no-any-return]
+def _convolve(h: Tensor, y: Tensor, w: Tensor, size: int, rest: Sequence[Tensor]) -> Tensor:
+    return torch.ops.mlip.edge_convolution(h, y, w, size, *rest)  # type: ignore[no-any-return]
 
 
 def _backward(h: Tensor, y: Tensor, w: Tensor, g: Tensor, wanted: Sequence[bool],
@@ -158,7 +133,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     h, y, w, *rest = ctx.saved_tensors
-    return *_backward(h, y, w, g, ctx.needs_input_grad[:3], rest), *[None] * len(rest)
+    return *_backward(h, y, w, g, ctx.needs_input_grad[:3], rest), None, *[None] * len(rest)
 
 
 def _differentiate_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
@@ -170,17 +145,15 @@ def _differentiate_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         arguments = [v[k] if i == k else x[i] for i in range(3)]
         gradients.append(_backward(*arguments, g, [needs[i] and i != k for i in range(3)], rest))
         if needs[3]:
-            by_g.append(_convolve(*arguments, rest))
+            by_g.append(_convolve(*arguments, g.shape[0], rest))
     dh, dy, dw = (_sum(column) for column in zip(*gradients, strict=True))
     return dh, dy, dw, _sum(by_g), None, *[None] * len(rest)
 
 
 def _register() -> None:
     @torch.library.register_fake("mlip::edge_convolution")
-    def _(h: Tensor, y: Tensor, w: Tensor, sender: Tensor, offsets: Tensor, row: Tensor, paths: Tensor,
-          terms: Tensor, coefficients: Tensor) -> Tensor:
-        components = sum(2 * int(l3) + 1 for l3 in paths[:, 1].tolist())
-        return h.new_empty(components * (offsets.shape[0] - 1) * h.shape[2])
+    def _(h: Tensor, y: Tensor, w: Tensor, size: int, *rest: Tensor) -> Tensor:
+        return h.new_empty(size)
 
     @torch.library.register_fake("mlip::edge_convolution_backward")
     def _(h: Tensor, y: Tensor, w: Tensor, g: Tensor, which: int, *rest: Tensor) -> tuple[Tensor, ...]:

@@ -27,7 +27,7 @@ def symmetric_contraction(features: Tensor, weights: list[list[Tensor]], element
     for l, by_order in enumerate(weights):
         total = x.new_zeros(2 * l + 1, x.shape[1], x.shape[2])
         for nu, weight in enumerate(by_order, start=1):
-            indices, coefficients = polynomials(lmax, nu, l, x.dtype, x.device)
+            indices, coefficients = polynomials(lmax, nu, l, x)
             monomials = x.index_select(0, indices[0])
             for factor in range(1, nu):
                 monomials = monomials * x.index_select(0, indices[factor])

@@ -2,37 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import cache
 from math import sqrt
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlip.so3 import wigner_3j
 from mlip.so3.symmetric_power import symmetric_basis
 
+Paths = tuple[tuple[int, int, int], ...]
+Numbers = tuple[NDArray[Any], ...]
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def coupling(l1: int, l2: int, l3: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+
+def coupling(l1: int, l2: int, l3: int, like: Tensor) -> Tensor:
     """Return sqrt(2 l3 + 1) times the Wigner 3j tensor, [2*l1+1, 2*l2+1, 2*l3+1]."""
-    return _coupling(l1, l2, l3, dtype, device)
+    return _constants("coupling", l1, l2, l3, dtype=like.dtype, device=like.device)[0]
+
+
+def polynomials(lmax: int, nu: int, l: int, like: Tensor) -> tuple[Tensor, ...]:
+    """Return monomials [nu, P] int64 and coefficients [P, K, 2l+1] of `mlip.so3.symmetric_power`."""
+    return _constants("polynomials", lmax, nu, l, dtype=like.dtype, device=like.device)
+
+
+def path_tables(paths: Paths) -> tuple[Tensor, ...]:
+    """Return what the kernels of the edge convolution know of the paths, all in float64 or int64.
+
+    Returns:
+        Degrees (l1, l3) [P, 2]; terms [n, 2], an entry of the matrices of an edge (row by row, path after path) and
+        the component of the harmonics that enters it; their coefficients [n].
+    """
+    return _constants("paths", paths)
+
+
+def _paths(paths: Paths) -> Numbers:
+    terms, coefficients, first = [], [], 0
+    for l1, l2, l3 in paths:
+        (cg,) = _coupling(l1, l2, l3)
+        a, b, c = np.nonzero(np.abs(cg) > 1e-12)
+        terms.append(np.stack([first + a * (2 * l3 + 1) + c, l2 * l2 + b], axis=1))
+        coefficients.append(cg[a, b, c])
+        first += (2 * l1 + 1) * (2 * l3 + 1)
+    return np.array([(l1, l3) for l1, _, l3 in paths]), np.concatenate(terms), np.concatenate(coefficients)
+
+
+def _coupling(l1: int, l2: int, l3: int) -> Numbers:
+    return (wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1),)
+
+
+def _polynomials(lmax: int, nu: int, l: int) -> Numbers:
+    basis = symmetric_basis(lmax, nu, l)
+    return basis.monomials.T.copy(), basis.coefficients
+
+
+MAKERS: dict[str, Callable[..., Numbers]] = {"coupling": _coupling, "polynomials": _polynomials, "paths": _paths}
+
+
+def _constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float64,
+               device: torch.device | None = None) -> tuple[Tensor, ...]:
+    """Return the arrays of a maker as tensors, kept from call to call; in a captured graph they are literals."""
+    if torch.compiler.is_compiling():
+        return tuple(torch.tensor(values, dtype=torch.int64 if whole else dtype, device=device).reshape(shape)
+                     for values, shape, whole in _literals(name, *arguments))
+    return _tensors(name, arguments, dtype, device)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def polynomials(lmax: int, nu: int, l: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return monomials [nu, P] int64 and coefficients [P, K, 2l+1] of `mlip.so3.symmetric_power`."""
-    return _polynomials(lmax, nu, l, dtype, device)
+def _literals(name: str, *arguments: Hashable) -> tuple[tuple[Any, ...], ...]:
+    """Return plain numbers: a tensor made outside may enter a captured graph only once."""
+    return tuple((tuple(a.reshape(-1).tolist()), a.shape, bool(np.issubdtype(a.dtype, np.integer)))
+                 for a in MAKERS[name](*arguments))
 
 
 @cache
-def _coupling(l1: int, l2: int, l3: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _tensors(name: str, arguments: tuple[Hashable, ...], dtype: torch.dtype,
+             device: torch.device | None) -> tuple[Tensor, ...]:
     with torch.inference_mode(False):
-        return torch.tensor(wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1), dtype=dtype, device=device)
-
-
-@cache
-def _polynomials(lmax: int, nu: int, l: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    basis = symmetric_basis(lmax, nu, l)
-    with torch.inference_mode(False):
-        return (torch.tensor(basis.monomials.T.copy(), device=device),
-                torch.tensor(basis.coefficients, dtype=dtype, device=device))
+        return tuple(torch.tensor(a, dtype=torch.int64 if np.issubdtype(a.dtype, np.integer) else dtype, device=device)
+                     for a in MAKERS[name](*arguments))

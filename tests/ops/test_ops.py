@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import itertools
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +19,9 @@ import torch
 from scipy.special import lpmv
 from torch import Tensor
 
-from mlip.ops import BACKENDS, Edges, edge_convolution, spherical_harmonics, symmetric_contraction
+from mlip.ops import Backend, Edges, edge_convolution, radial_table, spherical_harmonics, symmetric_contraction
 from mlip.ops._library import LIBRARY
+from mlip.ops.tables import path_tables
 from mlip.so3 import wigner_3j
 from mlip.so3.degrees import block, convolution_paths, size
 from mlip.so3.symmetric_power import symmetric_basis
@@ -32,6 +37,10 @@ class Problem:
     inputs: tuple[Tensor, ...]
     call: Function
     slow: Function
+
+    def on(self, backend: Backend) -> Problem:
+        """Return the problem with the op bound to a back end."""
+        return dataclasses.replace(self, call=partial(self.call, backend=backend))
 
 
 def numbers(seed: int, *shape: int) -> Tensor:
@@ -50,7 +59,26 @@ def harmonics(atoms: int, edges: int, lmax: int = 4) -> Problem:
                 out[e, l * l + l + m] = scale * (-1) ** k * lpmv(k, l, cosine) * wave
         return torch.from_numpy(out)
 
-    return Problem((2.0 * numbers(1, edges, 3),), lambda v: spherical_harmonics(v, lmax), slow)
+    def call(v: Tensor, backend: Backend) -> Tensor:
+        return spherical_harmonics(v, lmax, backend)
+
+    return Problem((2.0 * numbers(1, edges, 3),), call, slow)
+
+
+def table(atoms: int, edges: int, channels: int = 3) -> Problem:
+    generator = np.random.default_rng(8)
+    interval = torch.from_numpy(generator.integers(0, 5, edges))
+    coefficients = numbers(9, 5, 6, channels)
+
+    def call(t: Tensor, backend: Backend) -> Tensor:
+        return radial_table(t, interval, coefficients.to(t), backend)
+
+    def slow(t: Tensor) -> Tensor:
+        powers = torch.stack([t**k for k in range(6)], dim=1)
+        return torch.stack([(powers[e][:, None] * coefficients[interval[e]].to(t)).sum(0) for e in range(edges)]
+                           or [torch.zeros(channels)])
+
+    return Problem((torch.from_numpy(generator.uniform(size=edges)),), call, slow)
 
 
 def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: int = 2, channels: int = 3) -> Problem:
@@ -63,7 +91,7 @@ def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: i
     row = torch.from_numpy(generator.permutation(np.arange(edges) % rows))
     index = Edges.of(sender, receiver, atoms, row)
 
-    def call(h: Tensor, y: Tensor, r: Tensor, backend: Backend = "auto") -> Tensor:
+    def call(h: Tensor, y: Tensor, r: Tensor, backend: Backend) -> Tensor:
         out = edge_convolution(h, y, r, index, paths, backend)
         return torch.cat([t.flatten(1) for t in out], dim=1)
 
@@ -84,18 +112,20 @@ def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: i
     return Problem(inputs, call, slow)
 
 
-def contraction(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels: int = 2) -> Problem:
+def contraction(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels: int = 2, orders: int = 3) -> Problem:
+    nus = range(1, orders + 1)
     elements = torch.from_numpy(np.random.default_rng(6).integers(0, 3, atoms))
-    counts = [[symmetric_basis(lmax, nu, l).coefficients.shape[1] for nu in (1, 2, 3)] for l in range(l_out + 1)]
+    counts = [[symmetric_basis(lmax, nu, l).coefficients.shape[1] for nu in nus] for l in range(l_out + 1)]
     weights = [numbers(7 + l, 3, k, channels) for l, row in enumerate(counts) for k in row]
 
-    def call(a: Tensor, *flat: Tensor) -> Tensor:
-        return symmetric_contraction(a, [list(flat[3 * l : 3 * l + 3]) for l in range(l_out + 1)], elements, lmax)
+    def call(a: Tensor, *flat: Tensor, backend: Backend) -> Tensor:
+        weights = [list(flat[orders * l : orders * (l + 1)]) for l in range(l_out + 1)]
+        return symmetric_contraction(a, weights, elements, lmax, backend)
 
     def slow(a: Tensor, *flat: Tensor) -> Tensor:
         out = torch.zeros(atoms, size(l_out), channels, dtype=a.dtype)
-        for l, nu, n, c in itertools.product(range(l_out + 1), (1, 2, 3), range(atoms), range(channels)):
-            basis, weight = symmetric_basis(lmax, nu, l), flat[3 * l + nu - 1]
+        for l, nu, n, c in itertools.product(range(l_out + 1), nus, range(atoms), range(channels)):
+            basis, weight = symmetric_basis(lmax, nu, l), flat[orders * l + nu - 1]
             for p, monomial in enumerate(basis.monomials.tolist()):
                 product = math.prod(float(a[n, i, c]) for i in monomial)
                 out[n, block(l), c] += product * torch.einsum(
@@ -105,13 +135,22 @@ def contraction(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels:
     return Problem((numbers(6, atoms, size(lmax), channels), *weights), call, slow)
 
 
-OPS: dict[str, Callable[[int, int], Problem]] = {
+OPS: dict[str, Callable[..., Problem]] = {
     "spherical_harmonics": harmonics, "edge_convolution": convolution, "symmetric_contraction": contraction,
+    "radial_table": table,
 }
+OF_EDGES = ("spherical_harmonics", "radial_table")
+VARIANTS: list[dict[str, int]] = [
+    {"l_in": 0, "l_edge": 3, "l_out": 3, "channels": 16, "lmax": 1, "orders": 4},
+    {"l_in": 2, "l_edge": 3, "l_out": 3, "channels": 5, "lmax": 3, "orders": 2},
+    {"l_in": 3, "l_edge": 4, "l_out": 4, "channels": 33, "lmax": 3, "orders": 1},
+    {"l_in": 1, "l_edge": 5, "l_out": 5, "channels": 2, "lmax": 6},
+]
 SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number grows with the square of the size
     "spherical_harmonics": lambda: harmonics(0, 2, lmax=3),
     "edge_convolution": lambda: convolution(2, 3, channels=1),
     "symmetric_contraction": lambda: contraction(2, 0, lmax=1, channels=1),
+    "radial_table": lambda: table(0, 3, channels=2),
 }
 
 
@@ -125,69 +164,126 @@ def strided(tensor: Tensor) -> Tensor:
     return out
 
 
+@pytest.fixture(params=["compiled", "reference"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each back end in turn."""
+    if request.param == "compiled" and LIBRARY.path is None:
+        pytest.skip(LIBRARY.problem)
+    return request.param
+
+
 @pytest.mark.parametrize("name", OPS)
 class TestOps:
-    """What every op keeps.
+    """What every op keeps, in both back ends."""
 
-    These are plain torch functions; `torch.library.opcheck` applies to dispatcher ops and joins this class with
-    the first of them.
-    """
+    @pytest.fixture
+    def make(self, name: str, backend: Backend) -> Callable[..., Problem]:
+        """Return the problem of a number of atoms and edges, its op bound to the back end."""
+        return lambda *args, **options: OPS[name](*args, **options).on(backend)
 
-    def test_value(self, name: str) -> None:
-        p = OPS[name](4, 9)
+    @pytest.fixture
+    def small(self, name: str, backend: Backend) -> Problem:
+        """Return the problem for derivatives."""
+        return SMALL[name]().on(backend)
+
+    def test_value(self, make: Callable[..., Problem]) -> None:
+        p = make(4, 9)
         torch.testing.assert_close(p.call(*p.inputs), p.slow(*p.inputs), rtol=1e-12, atol=1e-12)
 
-    def test_float32(self, name: str) -> None:
-        p = OPS[name](4, 9)
+    @pytest.mark.parametrize("options", VARIANTS, ids=str)
+    def test_degrees_and_channels(self, name: str, make: Callable[..., Problem], options: dict[str, int]) -> None:
+        """Degrees with and without loops of their own, channels that fill vectors and such that do not."""
+        allowed = set(inspect.signature(OPS[name]).parameters)
+        p = make(3, 5, **{k: v for k, v in options.items() if k in allowed})
+        expected = p.slow(*p.inputs)
+        torch.testing.assert_close(p.call(*p.inputs), expected, rtol=1e-12, atol=1e-12 * float(expected.abs().max()))
+
+    def test_float32(self, make: Callable[..., Problem]) -> None:
+        p = make(4, 9)
         out = p.call(*(t.float() for t in p.inputs))
         assert out.dtype == torch.float32
         exact = p.call(*p.inputs)
         torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.abs().max()))
 
     @pytest.mark.parametrize(("atoms", "edges"), [(0, 0), (1, 0), (3, 0)])
-    def test_nothing_there(self, name: str, atoms: int, edges: int) -> None:
-        p = OPS[name](atoms, edges)
+    def test_nothing_there(self, name: str, make: Callable[..., Problem], atoms: int, edges: int) -> None:
+        p = make(atoms, edges)
         inputs = [t.requires_grad_() for t in p.inputs]
         out = p.call(*inputs)
-        assert out.shape[1:] == OPS[name](3, 4).call(*OPS[name](3, 4).inputs).shape[1:]
-        assert len(out) == (edges if name == "spherical_harmonics" else atoms)
+        assert out.shape[1:] == make(3, 4).call(*make(3, 4).inputs).shape[1:]
+        assert len(out) == (edges if name in OF_EDGES else atoms)
         if name == "edge_convolution":
             assert not out.any()
         for gradient, tensor in zip(torch.autograd.grad(out.sum(), inputs), inputs, strict=True):
             assert gradient.shape == tensor.shape
 
-    def test_one_atom(self, name: str) -> None:
-        p = OPS[name](1, 2)
+    def test_one_atom(self, make: Callable[..., Problem]) -> None:
+        p = make(1, 2)
         torch.testing.assert_close(p.call(*p.inputs), p.slow(*p.inputs), rtol=1e-12, atol=1e-12)
 
-    def test_strided_input(self, name: str) -> None:
-        p = OPS[name](4, 9)
+    def test_strided_input(self, make: Callable[..., Problem]) -> None:
+        p = make(4, 9)
         torch.testing.assert_close(p.call(*(strided(t) for t in p.inputs)), p.call(*p.inputs), rtol=0, atol=1e-13)
 
-    def test_inputs_are_left_alone(self, name: str) -> None:
-        p = OPS[name](4, 9)
+    def test_inputs_are_left_alone(self, make: Callable[..., Problem]) -> None:
+        p = make(4, 9)
         before = [t.clone() for t in p.inputs]
         p.call(*p.inputs)
         assert all(torch.equal(a, b) for a, b in zip(before, p.inputs, strict=True))
 
-    def test_same_input_same_output(self, name: str) -> None:
-        p = OPS[name](4, 9)
-        assert torch.equal(p.call(*p.inputs), p.call(*p.inputs))
+    def test_same_input_same_output(self, make: Callable[..., Problem]) -> None:
+        p = make(4, 9)
+        inputs = tuple(t.requires_grad_() for t in p.inputs)
+        results = []
+        for _ in range(2):
+            out = p.call(*inputs)
+            results.append([out, *torch.autograd.grad(out.sin().sum(), inputs)])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
-    def test_first_derivatives(self, name: str) -> None:
-        p = SMALL[name]()
-        assert torch.autograd.gradcheck(p.call, tuple(t.requires_grad_() for t in p.inputs), fast_mode=False)
+    def test_threads(self, make: Callable[..., Problem]) -> None:
+        """More threads: the same values to rounding, and the same bits every time."""
+        p = make(40, 700)
+        inputs = tuple(t.requires_grad_() for t in p.inputs)
+        results, before = [], torch.get_num_threads()
+        try:
+            for threads in (1, 3, 3):
+                torch.set_num_threads(threads)
+                out = p.call(*inputs)
+                results.append([out, *torch.autograd.grad(out.sin().sum(), inputs)])
+        finally:
+            torch.set_num_threads(before)
+        for one, three, again in zip(*results, strict=True):
+            torch.testing.assert_close(one, three, rtol=1e-12, atol=1e-12)
+            assert torch.equal(three, again)
 
-    def test_second_derivatives(self, name: str) -> None:
-        p = SMALL[name]()
-        assert torch.autograd.gradgradcheck(p.call, tuple(t.requires_grad_() for t in p.inputs), fast_mode=True)
+    def test_first_derivatives(self, small: Problem) -> None:
+        assert torch.autograd.gradcheck(small.call, tuple(t.requires_grad_() for t in small.inputs), fast_mode=False)
 
-    def test_captured_as_one_graph(self, name: str) -> None:
-        p = OPS[name](4, 9)
+    def test_second_derivatives(self, small: Problem) -> None:
+        assert torch.autograd.gradgradcheck(small.call, tuple(t.requires_grad_() for t in small.inputs))
+
+    def test_third_derivatives(self, small: Problem) -> None:
+        """The gradient of a gradient can be differentiated: what training on forces along a path would need."""
+        inputs = tuple(t.requires_grad_() for t in small.inputs)
+
+        def gradient(*x: Tensor) -> tuple[Tensor, ...]:
+            first = torch.autograd.grad(small.call(*x).sin().sum(), x, create_graph=True)
+            return torch.autograd.grad(sum(g.sin().sum() for g in first), x, create_graph=True)
+
+        assert torch.autograd.gradcheck(gradient, inputs, fast_mode=True)
+
+    @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+    def test_captured_as_one_graph(self, make: Callable[..., Problem], compiler: str) -> None:
+        p = make(4, 9)
+        inputs = tuple(t.requires_grad_() for t in p.inputs)
+        torch.compiler.reset()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own
-            compiled = torch.compile(p.call, fullgraph=True, backend="eager")
-            torch.testing.assert_close(compiled(*p.inputs), p.call(*p.inputs), rtol=0, atol=1e-14)
+            compiled = torch.compile(p.call, fullgraph=True, backend=compiler)
+            out, expected = compiled(*inputs), p.call(*inputs)
+            torch.testing.assert_close(out, expected, rtol=0, atol=1e-13)
+            for a, b in zip(*(torch.autograd.grad(o.sin().sum(), inputs) for o in (out, expected)), strict=True):
+                torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 class TestHarmonics:
@@ -219,35 +315,109 @@ class TestHarmonics:
         assert torch.equal(spherical_harmonics(numbers(0, 3, 3), 0), torch.ones(3, 1, dtype=torch.float64))
 
 
-class TestConvolution:
-    def test_order_of_edges_does_not_matter(self) -> None:
+@pytest.mark.skipif(LIBRARY.path is None, reason=LIBRARY.problem)
+class TestOperators:
+    """`torch.library.opcheck`: schema, fake kernel, autograd registration, tracing with symbolic shapes."""
+
+    @staticmethod
+    def convolution_arguments(dtype: torch.dtype) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         paths = tuple(convolution_paths(1, 2, 2))
-        h, y, r = convolution(4, 9).inputs
-        index = torch.from_numpy(np.random.default_rng(2).integers(0, 4, (2, 9)))
-        order = torch.randperm(9)
-        a = edge_convolution(h, y, r, index, 4, paths)
-        b = edge_convolution(h, y[order], r[order], index[:, order], 4, paths)
+        inputs = [t.to(dtype).requires_grad_() for t in convolution(4, 9).inputs]
+        sender, receiver = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3]])
+        edges = Edges.of(sender, receiver, 4, torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 0]))
+        rest = [edges.sender, edges.offsets, edges.row, *path_tables(paths)]
+        gradient = torch.randn(sum(2 * l + 1 for _, _, l in paths) * 4 * 3, dtype=dtype).requires_grad_()
+        return inputs, gradient, rest
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_edge_convolution(self, dtype: torch.dtype) -> None:
+        inputs, gradient, rest = self.convolution_arguments(dtype)
+        check(torch.ops.mlip.edge_convolution.default, (*inputs, len(gradient), *rest))
+        for which in range(1, 8):
+            check(torch.ops.mlip.edge_convolution_backward.default, (*inputs, gradient, which, *rest))
+
+    def test_radial_table(self) -> None:
+        t, interval = torch.rand(7, requires_grad=True), torch.tensor([0, 3, 3, 1, 2, 0, 0])
+        coefficients, gradient = torch.randn(4, 6, 5), torch.randn(7, 5, requires_grad=True)
+        check(torch.ops.mlip.radial_table.default, (t, interval, coefficients))
+        check(torch.ops.mlip.radial_table_backward.default, (t, interval, coefficients, gradient))
+
+    @pytest.mark.parametrize("change", [
+        {0: torch.zeros(4, 4, 5)},  # channels
+        {2: torch.zeros(6, 3, 3)},  # paths
+        {3: 7},  # size of the messages
+        {4: torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 9])},  # a sender that is not there
+        {5: torch.tensor([0, 3, 2, 7, 9])},  # offsets
+        {6: torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 6])},  # a row of the weights that is not there
+        {1: torch.zeros(9, 9, dtype=torch.float64)},
+        {4: torch.zeros(9)},
+    ])
+    def test_wrong_arguments_raise(self, change: dict[int, Any]) -> None:
+        inputs, gradient, rest = self.convolution_arguments(torch.float32)
+        arguments: list[Any] = [*(t.detach() for t in inputs), len(gradient), *rest]
+        torch.ops.mlip.edge_convolution(*arguments)
+        for place, tensor in change.items():
+            arguments[place] = tensor
+        with pytest.raises(RuntimeError, match="mlip: "):
+            torch.ops.mlip.edge_convolution(*arguments)
+
+
+def check(operator: Any, arguments: tuple[Any, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        torch.library.opcheck(operator, arguments)
+
+
+class TestConvolution:
+    def test_order_of_the_edges_of_a_receiver_does_not_matter(self, backend: Backend) -> None:
+        paths = tuple(convolution_paths(1, 2, 2))
+        h, y, _ = convolution(4, 9).inputs
+        r = numbers(5, 9, len(paths), 3)
+        sender, receiver = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3]])
+        order = torch.tensor([2, 0, 1, 4, 3, 6, 5, 8, 7])
+        a = edge_convolution(h, y, r, Edges.of(sender, receiver, 4), paths, backend)
+        b = edge_convolution(h, y[order], r[order], Edges.of(sender[order], receiver, 4), paths, backend)
         for x, z in zip(a, b, strict=True):
             torch.testing.assert_close(x, z, rtol=0, atol=1e-13)
 
-    def test_scalars_are_weighted_sums(self) -> None:
-        index = torch.tensor([[0, 1, 2], [1, 0, 0]])
+    def test_scalars_are_weighted_sums(self, backend: Backend) -> None:
+        edges = Edges.of(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 1]), 3)
         h, r = numbers(0, 3, 1, 2), numbers(1, 3, 1, 2)
-        (out,) = edge_convolution(h, torch.ones(3, 1, dtype=torch.float64), r, index, 3, ((0, 0, 0),))
-        expected = torch.stack([r[1, 0] * h[1, 0] + r[2, 0] * h[2, 0], r[0, 0] * h[0, 0], torch.zeros(2).double()])
+        (out,) = edge_convolution(h, torch.ones(3, 1, dtype=torch.float64), r, edges, ((0, 0, 0),), backend)
+        expected = torch.stack([r[0, 0] * h[1, 0] + r[1, 0] * h[2, 0], r[2, 0] * h[0, 0], torch.zeros(2).double()])
         torch.testing.assert_close(out[:, 0, 0], expected)
+
+    def test_many_edges_may_share_a_row(self, backend: Backend) -> None:
+        paths = tuple(convolution_paths(1, 1, 1))
+        sender, receiver = torch.from_numpy(np.random.default_rng(0).integers(0, 30, (2, 900)))
+        receiver = torch.sort(receiver).values
+        inputs = [t.requires_grad_() for t in (numbers(0, 30, 4, 3), numbers(1, 900, 4), numbers(2, 5, len(paths), 3))]
+        edges = Edges.of(sender, receiver, 30, torch.arange(900) % 5)
+        before, found = torch.get_num_threads(), []
+        try:
+            for threads in (1, 4):
+                torch.set_num_threads(threads)
+                out = edge_convolution(*inputs, edges, paths, backend)
+                found.append(torch.autograd.grad(sum(t.sin().sum() for t in out), inputs))
+        finally:
+            torch.set_num_threads(before)
+        for one, four in zip(*found, strict=True):
+            torch.testing.assert_close(one, four, rtol=1e-12, atol=1e-12)
+        out = edge_convolution(*inputs, edges, paths, "reference")
+        for theirs, ours in zip(torch.autograd.grad(sum(t.sin().sum() for t in out), inputs), found[0], strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=1e-11, atol=1e-11)
 
 
 class TestContraction:
-    def test_scalars_are_polynomials(self) -> None:
+    def test_scalars_are_polynomials(self, backend: Backend) -> None:
         a = torch.tensor([[[2.0]], [[3.0]]], dtype=torch.float64)
         weights = [[torch.tensor([[[c]], [[10 * c]]], dtype=torch.float64) for c in (1.0, 2.0, 3.0)]]
-        out = symmetric_contraction(a, weights, torch.tensor([0, 1]), 0)
+        out = symmetric_contraction(a, weights, torch.tensor([0, 1]), 0, backend)
         expected = torch.tensor([2 + 2 * 4 + 3 * 8, 10 * (3 + 2 * 9 + 3 * 27)], dtype=torch.float64)
         torch.testing.assert_close(out[:, 0, 0], expected)
 
-    def test_equivariance(self) -> None:
-        p = contraction(3, 0)
+    def test_equivariance(self, backend: Backend) -> None:
+        p = contraction(3, 0).on(backend)
         a, weights = p.inputs[0], p.inputs[1:]
         q = torch.linalg.qr(numbers(9, 3, 3))[0]
         rotation = q * torch.det(q)

@@ -109,13 +109,15 @@ std::vector<int64_t> shares(const int64_t* offsets, int64_t n) {
 
 void edge_convolution(StableIValue* stack, uint64_t, uint64_t) {
   Tensor h(stack[0]), y(stack[1]), w(stack[2]);
-  Arguments a(stack + 3);
+  const auto size = static_cast<int64_t>(stack[3]);
+  Arguments a(stack + 4);
   a.fit(h, y, w);
   for_dtype(h, [&](auto zero) {
     using T = decltype(zero);
     auto p = a.problem<T>(h.size(0), h.size(1), y.size(1), w.size(0), h.size(2));
     p.h = h.data<T>(), p.y = y.data<T>(), p.w = w.data<T>();
-    Tensor out({out_size(p)}, h.dtype());
+    require(size == out_size(p), "edge_convolution: size is not that of the messages");
+    Tensor out({size}, h.dtype());
     T* target = out.data<T>();
     const auto bounds = shares(p.offsets, p.receivers);
     parallel(int64_t(bounds.size()) - 1,
@@ -208,8 +210,8 @@ void edge_convolution_backward(StableIValue* stack, uint64_t, uint64_t) {
 
 const Registration registration{
     {"edge_convolution",
-     "(Tensor h, Tensor y, Tensor w, Tensor sender, Tensor offsets, Tensor row, Tensor paths, Tensor terms, "
-     "Tensor coefficients) -> Tensor",
+     "(Tensor h, Tensor y, Tensor w, int size, Tensor sender, Tensor offsets, Tensor row, Tensor paths, "
+     "Tensor terms, Tensor coefficients) -> Tensor",
      edge_convolution},
     {"edge_convolution_backward",
      "(Tensor h, Tensor y, Tensor w, Tensor g, int which, Tensor sender, Tensor offsets, Tensor row, Tensor paths, "
