@@ -169,6 +169,7 @@ def _weights(layer: Layer, radial: Tensor, block: Block, channels: int, differen
 
 def _differentiable(layer: Layer, inputs: tuple[Tensor, ...], needed: Sequence[bool],
                     g: Tensor) -> tuple[Tensor | None, ...]:
+    inputs = tuple(x.view_as(x) for x in inputs)  # they depend on each other; the derivatives wanted are partial ones
     chosen = [x for x, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(layer.plain(*inputs, "compiled"), chosen, g, create_graph=True))
     return *(next(found) if need else None for need in needed), None

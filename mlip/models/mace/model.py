@@ -75,7 +75,7 @@ class MACE(EnergyModel):
         edges = graph.edges()
         widest = max(len(interaction.paths) for interaction in self.interactions) * self.config.channels
         blocks = blocks_of(edges, len(radial), widest * radial.element_size())
-        return Neighbours(edges, blocks, spherical_harmonics(vectors, self.config.edge_lmax), radial)
+        return Neighbours(edges, blocks, spherical_harmonics(vectors, self.config.edge_lmax, self.backend), radial)
 
     def radial_functions(self, r: Tensor, ends: Tensor) -> Tensor:
         """Return [K, num_bessel] for distances r [K, 1] in A and the element indices of both ends [2, K]."""
