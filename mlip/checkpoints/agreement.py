@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -14,18 +15,17 @@ from mlip.models.base import EnergyModel
 from mlip.nn.derivatives import evaluate
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-5}  # eV and eV/A where the largest energy or force is below 1
+LARGEST_ERROR = 1e-6  # eV/atom, of tabulated radial functions
 MOST_ATOMS, MOST_EDGES = 32, 1000
 
 
-def check_agreement(model: EnergyModel, structure: Structure, graph: AtomGraph) -> None:
-    """Raise `BackendError` if the model's back end and plain torch differ on a piece of a structure.
+def check_agreement(model: EnergyModel, piece: AtomGraph) -> None:
+    """Raise `BackendError` if the model's back end and plain torch differ on a structure.
 
     Args:
         model: its back end is compared with `reference`.
-        structure: the first of a batch.
-        graph: the batch.
+        piece: a small structure.
     """
-    piece = build_graph([_piece(structure, graph)], model.config.cutoff, heads=model.config.heads, device=model.device)
     found = evaluate(model, piece)
     with model.using("reference"):
         expected = evaluate(model, piece)
@@ -38,6 +38,26 @@ def check_agreement(model: EnergyModel, structure: Structure, graph: AtomGraph) 
             raise BackendError(f"backend={model.backend!r}: {name} differ by {difference:.1e} {unit} from plain torch "
                                f"on {piece.num_atoms} atoms of this structure (allowed: {allowed:.1e}); use "
                                "backend='reference', and please report this")
+
+
+def tabulation_error(exact: EnergyModel, piece: AtomGraph) -> float:
+    """Return how much tabulated radial functions change the energy of a structure, eV/atom, both in float64.
+
+    Raises:
+        BackendError: more than `LARGEST_ERROR`.
+    """
+    double = copy.deepcopy(exact).to(dtype=torch.float64)
+    energies = [evaluate(model, piece, forces=False).interaction.sum() for model in (double, double.tabulated())]
+    error = float((energies[1] - energies[0]).abs()) / max(piece.num_atoms, 1)
+    if not error <= LARGEST_ERROR:
+        raise BackendError(f"radial='tabulated' changes the energy of {piece.num_atoms} atoms of this structure by "
+                           f"{error:.1e} eV/atom (allowed: {LARGEST_ERROR:.0e}); use radial='exact'")
+    return error
+
+
+def piece_of(structure: Structure, graph: AtomGraph, model: EnergyModel) -> AtomGraph:
+    """Return a small piece of a structure, the first of its graph: all of it, or a cluster around one atom."""
+    return build_graph([_piece(structure, graph)], model.config.cutoff, heads=model.config.heads, device=model.device)
 
 
 def _compare(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[float, float]:

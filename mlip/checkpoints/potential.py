@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlip.checkpoints import format as file_format
-from mlip.checkpoints.agreement import check_agreement
+from mlip.checkpoints.agreement import check_agreement, piece_of, tabulation_error
 from mlip.checkpoints.info import ModelInfo
 from mlip.checkpoints.options import Radial, as_device, as_dtype, as_radial
 from mlip.elements import SYMBOLS
@@ -49,7 +49,12 @@ class Prediction:
 
 
 class Potential:
-    """A model, its provenance and the file it came from. Its weights must not change; `to` returns a new one."""
+    """A model, its provenance and the file it came from. Its weights must not change; `to` returns a new one.
+
+    Attributes:
+        radial_error: of tabulated radial functions, eV/atom, measured on the first structure that was evaluated; None
+            before, and for exact ones.
+    """
 
     def __init__(self, model: EnergyModel, info: ModelInfo, path: Path | None = None,
                  identity: str | None = None, *, exact: EnergyModel | None = None) -> None:
@@ -64,7 +69,8 @@ class Potential:
         """
         self.model = model.eval().requires_grad_(False)
         self._exact = self.model if exact is None else exact
-        self._agrees = False  # whether the back end was compared with plain torch
+        self._agrees = False  # whether `check_backend` was done
+        self.radial_error: float | None = None
         self._info = info
         self._identity = identity
         self.path = path
@@ -190,15 +196,22 @@ class Potential:
         return _split(result, structures)
 
     def check_backend(self, structure: Structure, graph: AtomGraph) -> None:
-        """Compare the compiled kernels with plain torch on a piece of a structure, the first of its graph.
+        """Compare the compiled kernels with plain torch, and tabulated with exact radial functions.
 
         Done once, before the first evaluation.
+
+        Args:
+            structure: a piece of it is evaluated.
+            graph: of this structure, or a batch that begins with it.
 
         Raises:
             BackendError: the numbers differ.
         """
+        piece = piece_of(structure, graph, self.model)
         if use_compiled(self.backend, self.model.atomic_energies):
-            check_agreement(self.model, structure, graph)
+            check_agreement(self.model, piece)
+        if self.radial == "tabulated":
+            self.radial_error = tabulation_error(self._exact, piece)
         self._agrees = True
 
     @overload

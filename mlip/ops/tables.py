@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlip.ops.factorisation import factorise
 from mlip.so3 import wigner_3j
 from mlip.so3.symmetric_power import symmetric_basis
 
@@ -39,6 +40,16 @@ def path_tables(paths: Paths) -> tuple[Tensor, ...]:
     return _constants("paths", paths)
 
 
+def contraction_tables(lmax: int, orders: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Return the attributes of `mlip.ops.factorisation.Factorisation`, in their order."""
+    return _constants("contraction", lmax, orders)
+
+
+def _contraction(lmax: int, orders: tuple[int, ...]) -> Numbers:
+    f = factorise(lmax, orders)
+    return f.products, f.groups, f.leaves, f.terms, f.coefficients
+
+
 def _paths(paths: Paths) -> Numbers:
     terms, coefficients, first = [], [], 0
     for l1, l2, l3 in paths:
@@ -59,7 +70,8 @@ def _polynomials(lmax: int, nu: int, l: int) -> Numbers:
     return basis.monomials.T.copy(), basis.coefficients
 
 
-MAKERS: dict[str, Callable[..., Numbers]] = {"coupling": _coupling, "polynomials": _polynomials, "paths": _paths}
+MAKERS: dict[str, Callable[..., Numbers]] = {"coupling": _coupling, "polynomials": _polynomials, "paths": _paths,
+                                            "contraction": _contraction}
 
 
 def _constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float64,

@@ -51,21 +51,24 @@ def symmetric_basis(lmax: int, nu: int, l: int) -> SymmetricBasis:
     Returns:
         The basis; every member has norm 1 over its coefficients.
     """
-    members: list[NDArray[np.float64]] = []
-    orthonormal: list[NDArray[np.float64]] = []
-    for coupling in _couplings(lmax, nu, l):
-        folded = fold(coupling, lmax, nu)
+    members: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+    families: dict[tuple[int, ...], list[NDArray[np.float64]]] = {}  # orthonormal; two families share no monomial
+    for factors, tensor in _couplings(lmax, nu, l):
+        rows, folded = _fold_block(tensor, lmax, factors)
         norm = np.linalg.norm(folded)
         if norm < TOLERANCE:
             continue
+        family = families.setdefault(tuple(sorted(factors)), [])
         candidate = rest = folded / norm
         for _ in range(2):  # the second pass removes what rounding left
-            for q in orthonormal:
+            for q in family:
                 rest = rest - q * np.vdot(q, rest)
         if np.linalg.norm(rest) > TOLERANCE:
-            members.append(candidate)
-            orthonormal.append(rest / np.linalg.norm(rest))
-    stack = np.stack(members, axis=1) if members else np.zeros((len(_monomials(lmax, nu)), 0, 2 * l + 1))
+            members.append((rows, candidate))
+            family.append(rest / np.linalg.norm(rest))
+    stack = np.zeros((len(_monomials(lmax, nu)), len(members), 2 * l + 1))
+    for k, (rows, member) in enumerate(members):
+        stack[rows, k] = member
     used = np.flatnonzero(np.abs(stack).max(axis=(1, 2), initial=0) > TOLERANCE)
     coefficients = np.where(np.abs(stack) > TOLERANCE, stack, 0.0)[used]
     return SymmetricBasis(_monomials(lmax, nu)[used], coefficients, used)
@@ -76,13 +79,30 @@ def fold(tensor: NDArray[np.float64], lmax: int, nu: int) -> NDArray[np.float64]
 
     P runs over all monomials of degree `nu` in M = (lmax+1)^2 variables, ascending.
     """
+    return _sums(tensor, _places(lmax, nu).ravel(), len(_monomials(lmax, nu)))
+
+
+def _fold_block(tensor: NDArray[np.float64], lmax: int,
+                factors: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the rows of the monomials whose factors have these degrees, and the sums of the entries for each."""
+    rows, places = np.unique(_places(lmax, len(factors))[tuple(block(d) for d in factors)], return_inverse=True)
+    return rows, _sums(tensor, places.ravel(), len(rows))
+
+
+def _sums(tensor: NDArray[np.float64], places: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    columns = tensor.reshape(-1, tensor.shape[-1]).T
+    return np.stack([np.bincount(places, weights=column, minlength=count) for column in columns], axis=1)
+
+
+@cache
+def _places(lmax: int, nu: int) -> NDArray[np.int64]:
+    """Return the row of the monomial to which each entry of a tensor belongs, [M]*nu."""
     m = size(lmax)
     indices = np.sort(np.indices((m,) * nu).reshape(nu, -1), axis=0)
     keys = np.ravel_multi_index(tuple(indices), (m,) * nu)
     table = np.ravel_multi_index(tuple(_monomials(lmax, nu).T), (m,) * nu)
-    out = np.zeros((len(table), tensor.shape[-1]))
-    np.add.at(out, np.searchsorted(table, keys), tensor.reshape(-1, tensor.shape[-1]))
-    return out
+    places: NDArray[np.int64] = np.searchsorted(table, keys).reshape((m,) * nu)
+    return places
 
 
 @cache
@@ -90,18 +110,14 @@ def _monomials(lmax: int, nu: int) -> NDArray[np.int64]:
     return np.array(list(combinations_with_replacement(range(size(lmax)), nu)), dtype=np.int64)
 
 
-def _couplings(lmax: int, nu: int, l: int) -> Iterator[NDArray[np.float64]]:
-    """Yield the left-nested couplings of nu factors to degree l, as tensors [M]*nu + [2l+1].
+def _couplings(lmax: int, nu: int, l: int) -> Iterator[tuple[tuple[int, ...], NDArray[np.float64]]]:
+    """Yield degrees and tensor of the left-nested couplings of nu factors to degree l, [2*l_i+1 for i in nu] + [2l+1].
 
     Each factor, and the value, has the parity (-1)^degree; intermediate parities are free.
     """
-    m = size(lmax)
     for degrees, tensor in _nested(lmax, nu):
         if degrees[-1] == l and sum(degrees[:nu]) % 2 == l % 2:
-            full = np.zeros((m,) * nu + (2 * l + 1,))
-            factors = degrees[:nu]
-            full[tuple(block(d) for d in factors)] = tensor
-            yield full
+            yield degrees[:nu], tensor
 
 
 def _nested(lmax: int, nu: int) -> Iterator[tuple[tuple[int, ...], NDArray[np.float64]]]:

@@ -21,7 +21,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "channels": (0, -1, 5000, 8.0, "8", True, None),
     "hidden_lmax": (-1, 4, 1.0, None),
     "edge_lmax": (-1, 7, "3", None),
-    "correlation": (0, 4, 2.5, None),
+    "correlation": (0, 5, 2.5, None),
     "num_layers": (0, 17, "2"),
     "num_bessel": (0, 257, None),
     "cutoff_power": (1, 21, 5.0),

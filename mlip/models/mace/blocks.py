@@ -96,11 +96,11 @@ class Product(nn.Module):
                 self.weights.append(nn.Parameter(weight))
         self.linear = DegreeLinear(self.lmax_out, config.channels)
 
-    def forward(self, messages: Tensor, skip: Tensor | None, elements: Tensor) -> Tensor:
+    def forward(self, messages: Tensor, skip: Tensor | None, elements: Tensor, backend: Backend) -> Tensor:
         """Return the features after the layer, [N, (lmax_out+1)^2, C]."""
         flat = list(self.weights)
         weights = [flat[l * self.orders : (l + 1) * self.orders] for l in range(self.lmax_out + 1)]
-        features: Tensor = self.linear(symmetric_contraction(messages, weights, elements, self.lmax_in))
+        features: Tensor = self.linear(symmetric_contraction(messages, weights, elements, self.lmax_in, backend))
         if skip is None:
             return features
         missing = features.shape[1] - skip.shape[1]

@@ -20,7 +20,7 @@ class MACEConfig(ModelConfig):
         channels: feature channels, the same for each degree.
         hidden_lmax: largest degree of the features between layers (0: invariant messages).
         edge_lmax: largest degree of the harmonics and of the messages.
-        correlation: body order of the product, 1 to 3.
+        correlation: body order of the product, 1 to 4.
         num_layers: interaction layers; the last one keeps scalars only.
         num_bessel: radial basis functions.
         cutoff_power: p of the polynomial cutoff.
@@ -53,7 +53,7 @@ class MACEConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (("channels", 1, 4096), ("edge_lmax", 0, 6), ("correlation", 1, 3),
+        for name, low, high in (("channels", 1, 4096), ("edge_lmax", 0, 6), ("correlation", 1, 4),
                                 ("num_layers", 1, 16), ("num_bessel", 1, 256), ("cutoff_power", 2, 20),
                                 ("readout_width", 1, 4096)):
             self._check_whole(name, low, high)

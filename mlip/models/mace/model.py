@@ -57,7 +57,7 @@ class MACE(EnergyModel):
         energy: Tensor = r.new_zeros(graph.num_atoms)
         for interaction, product, readout in zip(self.interactions, self.products, self.readouts, strict=True):
             messages, skip = interaction(features, neighbours, elements, self.backend)
-            features = product(messages, skip, elements)
+            features = product(messages, skip, elements, self.backend)
             energy = energy + readout(features, head)
         if self.repulsion is not None:
             energy = energy + neighbours.sum_on_receivers(self.repulsion(r, *ends))
