@@ -17,7 +17,7 @@ from torch import Tensor
 from mlip.ops import symmetric_contraction
 from mlip.ops._library import LIBRARY
 from mlip.ops.factorisation import factorise
-from mlip.ops.symmetric_contraction import _tables
+from mlip.ops.tables import contraction_tables
 from mlip.so3.degrees import size
 from mlip.so3.symmetric_power import symmetric_basis
 
@@ -48,7 +48,7 @@ class Problem:
         """Return what the operators take: x, w, elements, components, tables."""
         degrees = len(self.weights) // self.correlation
         return (self.x, torch.cat(self.weights, dim=1), self.elements, degrees**2,
-                _tables(self.lmax, (self.correlation,) * degrees))
+                contraction_tables(self.lmax, (self.correlation,) * degrees))
 
 
 def problem(lmax: int = 2, correlation: int = 3, l_out: int = 1, atoms: int = 11, channels: int = 3,
