@@ -1,8 +1,8 @@
 """Radial network, edge convolution and linear map in one step, block by block of receivers.
 
 The radial weights of all edges, [pairs, paths, channels], are by far the largest tensor of a layer. Here they exist
-for one block of receivers at a time: made for the forward pass and, beyond `KEEP` bytes, made again for the backward
-pass instead of kept, so that memory grows with the number of atoms.
+for one block of receivers at a time: where there are several blocks, they are made for the forward pass and again for
+the backward pass, so that memory grows with the number of atoms.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mlip.nn.linear import PathLinear
+from mlip.nn.workspace import WORKSPACE
 from mlip.ops import Backend, Edges, edge_convolution, use_compiled
 from mlip.ops.edge_convolution import Paths, convolve, convolve_backward, split
 
-BLOCK = 32 << 20  # bytes of radial weights in a block; larger ones would be mapped anew by the allocator every time
-KEEP = 512 << 20  # bytes of radial weights of a layer that are kept for the backward pass
+BLOCK = 32 << 20  # bytes of radial weights in a block: a cache's worth
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,18 @@ class _Blocked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer) -> Tensor:
-        channels = features.shape[2]
-        row_bytes = len(layer.paths) * channels * features.element_size()
-        keep = any(ctx.needs_input_grad) and len(radial) * row_bytes <= KEEP
-        out, ctx.kept = [], []
+        channels, out = features.shape[2], []
+        ctx.kept, ctx.layer = None, layer
+        ctx.save_for_backward(features, harmonics, radial)
         for block in layer.blocks:
-            inputs, weights = _weights(layer, radial, block, channels, keep)
-            flat = convolve(_rows(features, block.atoms), block.edge_rows(harmonics), weights.detach(), block.edges,
+            made = _Weights(layer, _rows(radial, block.pairs), channels)
+            flat = convolve(_rows(features, block.atoms), block.edge_rows(harmonics), made.weights, block.edges,
                             layer.paths)
             out.append(layer.linear(split(flat, len(block.edges.offsets) - 1, channels, layer.paths)))
-            ctx.kept.append((inputs, weights) if keep else None)
-        ctx.save_for_backward(features, harmonics, radial)
-        ctx.layer = layer
+            if len(layer.blocks) == 1 and any(ctx.needs_input_grad):
+                ctx.kept = made
+            else:
+                made.give_back()
         return torch.cat(out)
 
     @staticmethod
@@ -136,35 +136,40 @@ class _Blocked(torch.autograd.Function):
         layer: Layer = ctx.layer
         if torch.is_grad_enabled():  # to be differentiated again
             return _differentiable(layer, (features, harmonics, radial), ctx.needs_input_grad[:3], g)
-        by_h, by_y, by_r = ctx.needs_input_grad[:3]
-        dh = torch.zeros_like(features) if by_h else None
-        dy = torch.empty_like(harmonics) if by_y else None
-        dr = torch.zeros_like(radial) if by_r else None
-        for block, kept in zip(layer.blocks, ctx.kept, strict=True):
-            inputs, weights = kept or _weights(layer, radial, block, features.shape[2], by_r)
-            part = convolve_backward(
-                _rows(features, block.atoms), block.edge_rows(harmonics), weights.detach(),
-                layer.linear.transposed(g[block.receivers[0] : block.receivers[1]]), (by_h, by_y, by_r), block.edges,
-                layer.paths)
-            if dh is not None and part[0] is not None:
-                dh = part[0] if block.atoms is None else dh.index_add_(0, block.atoms, part[0])
-            if dy is not None and part[1] is not None:
-                block.edge_rows(dy).copy_(part[1])
-            if dr is not None and part[2] is not None:
-                (found,) = torch.autograd.grad(weights, inputs, part[2])
-                dr = found if block.pairs is None else dr.index_add_(0, block.pairs, found)
+        by_features, kept, ctx.kept = ctx.needs_input_grad[0], ctx.kept, None
+        dh = torch.zeros_like(features) if by_features else None
+        dy, dr = torch.empty_like(harmonics), torch.zeros_like(radial)
+        for block in layer.blocks:
+            made = kept or _Weights(layer, _rows(radial, block.pairs), features.shape[2])
+            dweights = WORKSPACE.take(tuple(made.weights.shape), features)
+            part, dy_block = convolve_backward(
+                _rows(features, block.atoms), block.edge_rows(harmonics), made.weights,
+                layer.linear.transposed(g[block.receivers[0] : block.receivers[1]]), by_features, block.edges,
+                layer.paths, dweights.tensor)
+            dr_block = layer.network.differentiate(made.state, dweights.tensor.flatten(1))  # type: ignore[operator]
+            made.give_back()
+            WORKSPACE.give(dweights)
+            block.edge_rows(dy).copy_(dy_block)
+            dr = dr_block if block.pairs is None else dr.index_add_(0, block.pairs, dr_block)
+            if dh is not None and part is not None:
+                dh = part if block.atoms is None else dh.index_add_(0, block.atoms, part)
         return dh, dy, dr, None
+
+
+class _Weights:
+    """The radial weights of a block in a buffer, and what their derivative needs."""
+
+    def __init__(self, layer: Layer, radial: Tensor, channels: int) -> None:
+        self.buffer = WORKSPACE.take((len(radial), len(layer.paths), channels), radial)
+        self.weights = self.buffer.tensor
+        self.state = layer.network.evaluate_into(radial, self.weights.flatten(1))  # type: ignore[operator]
+
+    def give_back(self) -> None:
+        WORKSPACE.give(self.buffer)
 
 
 def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
     return tensor if rows is None else tensor.index_select(0, rows)
-
-
-def _weights(layer: Layer, radial: Tensor, block: Block, channels: int, differentiable: bool) -> tuple[Tensor, Tensor]:
-    """Return the radial functions of a block and its weights, which remember how they were made of them."""
-    with torch.set_grad_enabled(differentiable):
-        inputs = _rows(radial, block.pairs).detach().requires_grad_(differentiable)
-        return inputs, layer.weights(inputs, channels)
 
 
 def _differentiable(layer: Layer, inputs: tuple[Tensor, ...], needed: Sequence[bool],

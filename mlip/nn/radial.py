@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import pi, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +73,28 @@ class RadialMLP(nn.Module):
             nn.Parameter(normal(a, b)) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [E, widths[-1]] for x [E, widths[0]]."""
-        for i, weight in enumerate(self.weights):
-            if i:
-                x = SILU_SCALE * nn.functional.silu(x)
-            x = x @ (weight / sqrt(weight.shape[0]))
+        """Return [K, widths[-1]] for x [K, widths[0]]."""
+        return self._hidden(x) @ self._last()
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        """Return what the last layer multiplies."""
+        for weight in list(self.weights)[:-1]:
+            x = SILU_SCALE * nn.functional.silu(x @ (weight / sqrt(weight.shape[0])))
         return x
+
+    def _last(self) -> Tensor:
+        weight = self.weights[-1]
+        return weight / sqrt(weight.shape[0])
+
+    def evaluate_into(self, x: Tensor, out: Tensor) -> Any:
+        """Write `forward(x)` into `out` and return what `differentiate` needs; weights are constants."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            hidden = self._hidden(x)
+        torch.mm(hidden.detach(), self._last().detach(), out=out)
+        return x, hidden
+
+    def differentiate(self, state: Any, g: Tensor) -> Tensor:
+        """Return the derivative by x of what has the derivative `g` by `forward(x)`."""
+        x, hidden = state
+        return torch.autograd.grad(hidden, x, g @ self._last().detach().T)[0]

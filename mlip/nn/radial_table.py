@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,24 @@ class TableNetwork(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return [K, columns] for rows (distance in A, slot of the kind of pair), [K, 2]."""
+        return radial_table(*self._place(inputs), self.coefficients, self.backend)
+
+    def _place(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where in its interval each distance lies, from 0 to 1, and the row of the interval."""
         x, slot = inputs[:, 0] / self.width, inputs[:, 1].detach().long()
         interval = x.detach().long().clamp(0, INTERVALS - 1)
-        return radial_table(x - interval, slot * INTERVALS + interval, self.coefficients, self.backend)
+        return x - interval, slot * INTERVALS + interval
+
+    def evaluate_into(self, inputs: Tensor, out: Tensor) -> Any:
+        """Write `forward(inputs)` into `out` and return what `differentiate` needs."""
+        t, row = self._place(inputs.detach())
+        torch.ops.mlip.radial_table_into(t, row, self.coefficients, out)
+        return t, row
+
+    def differentiate(self, state: Any, g: Tensor) -> Tensor:
+        """Return the derivative by the inputs of what has the derivative `g` by `forward(inputs)`."""
+        slope = torch.ops.mlip.radial_table_backward(*state, self.coefficients, g) / self.width
+        return torch.stack([slope, torch.zeros_like(slope)], dim=1)
 
     def add(self, jets: Tensor, middle: Tensor) -> None:
         """Append the table of one kind of pair.

@@ -49,7 +49,8 @@ def load() -> Library:
                "pip install --force-reinstall --no-deps mlip-md")
     for path in candidates():
         try:
-            handle = ctypes.CDLL(str(path))
+            handle = ctypes.CDLL(str(path))  # registers the operators; `torch.ops.load_library` would change the
+            # environment by importing the compiler of torch
             found = int(handle.mlip_ops_interface())
         except (OSError, AttributeError) as error:
             problem = f"{path} cannot be loaded: {error}"
@@ -57,7 +58,6 @@ def load() -> Library:
         if found != INTERFACE:  # its operators are registered already, so that no other library could follow
             return Library(None, problem=f"{path} belongs to another version of mlip (interface {found}, needed "
                                          f"{INTERFACE}); reinstall mlip-md")
-        torch.ops.load_library(str(path))
         handle.mlip_ops_isa.restype = ctypes.c_char_p
         return Library(path, handle.mlip_ops_isa().decode())
     return Library(None, problem=problem)

@@ -71,11 +71,24 @@ def convolve(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges,
                      (edges.sender, edges.offsets, edges.row, *path_tables(paths)))
 
 
-def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, gradient: Tensor, wanted: Sequence[bool],
-                      edges: Edges, paths: Paths) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the derivatives by features, harmonics and weights that are wanted, given that by `convolve`."""
-    return _backward(features, harmonics, weights, gradient, wanted,
-                     (edges.sender, edges.offsets, edges.row, *path_tables(paths)))
+def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, gradient: Tensor, by_features: bool,
+                      edges: Edges, paths: Paths, dweights: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Return the derivatives by features, if wanted, and by harmonics; write that by weights into `dweights`.
+
+    Args:
+        features: [N, M1, C].
+        harmonics: [E, M2].
+        weights: [K, P, C].
+        gradient: of what is differentiated, by the result of `convolve`.
+        by_features: whether the first is wanted.
+        edges: as for `convolve`.
+        paths: as for `convolve`.
+        dweights: [K, P, C], contiguous; overwritten.
+    """
+    dh, dy = torch.ops.mlip.edge_convolution_backward_into(
+        features, harmonics, weights, gradient, by_features + 2, dweights, edges.sender, edges.offsets, edges.row,
+        *path_tables(paths))
+    return (dh if by_features else None), dy
 
 
 def split(flat: Tensor, receivers: int, channels: int, paths: Paths) -> list[Tensor]:
@@ -158,6 +171,10 @@ def _register() -> None:
     @torch.library.register_fake("mlip::edge_convolution_backward")
     def _(h: Tensor, y: Tensor, w: Tensor, g: Tensor, which: int, *rest: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(t) if which >> k & 1 else t.new_empty(0) for k, t in enumerate((h, y, w)))
+
+    @torch.library.register_fake("mlip::edge_convolution_backward_into")
+    def _(h: Tensor, y: Tensor, w: Tensor, g: Tensor, which: int, dw: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(t) if which >> k & 1 else t.new_empty(0) for k, t in enumerate((h, y)))
 
     register: Callable[..., None] = torch.library.register_autograd
     register("mlip::edge_convolution", _differentiate, setup_context=_save)

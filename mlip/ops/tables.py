@@ -83,11 +83,15 @@ def _constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float
     return _tensors(name, arguments, dtype, device)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _literals(name: str, *arguments: Hashable) -> tuple[tuple[Any, ...], ...]:
     """Return plain numbers: a tensor made outside may enter a captured graph only once."""
     return tuple((tuple(a.reshape(-1).tolist()), a.shape, bool(np.issubdtype(a.dtype, np.integer)))
                  for a in MAKERS[name](*arguments))
+
+
+# What `torch.compiler.assume_constant_result` does, without importing the compiler at once: that takes seconds and
+# changes the environment.
+_literals._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

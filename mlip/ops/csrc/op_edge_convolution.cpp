@@ -3,6 +3,7 @@
 #include "torch_shim.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace mlip {
 namespace {
@@ -185,27 +186,47 @@ void backward(const Convolution<T>& p, T* dh, T* dy, T* dw) {
     if (!rounds.used[r]) std::fill(dw + r * weight_row, dw + (r + 1) * weight_row, T(0));
 }
 
-void edge_convolution_backward(StableIValue* stack, uint64_t, uint64_t) {
-  Tensor h(stack[0]), y(stack[1]), w(stack[2]), g(stack[3]);
-  const auto which = static_cast<int64_t>(stack[4]);
-  Arguments a(stack + 5);
+/// The derivatives by h and y, if they are wanted, and that by w into `dw`, if it is not empty.
+std::pair<Tensor, Tensor> differentiate(const Tensor& h, const Tensor& y, const Tensor& w, const Tensor& g,
+                                        const Arguments& a, int64_t which, const Tensor& dw) {
   a.fit(h, y, w);
   require(h.dtype() == g.dtype(), "edge_convolution_backward: the gradient has another dtype");
+  require(!(which & kByW) || (dw.shape() == w.shape() && dw.dtype() == w.dtype()),
+          "edge_convolution_backward: the derivative by w has not the shape of w");
+  const auto result = [&](const Tensor& like, int bit) {
+    return Tensor(which & bit ? like.shape() : std::vector<int64_t>{0}, like.dtype());
+  };
+  Tensor dh = result(h, kByH), dy = result(y, kByY);
   for_dtype(h, [&](auto zero) {
     using T = decltype(zero);
     auto p = a.problem<T>(h.size(0), h.size(1), y.size(1), w.size(0), h.size(2));
     require(g.numel() == out_size(p), "edge_convolution_backward: the gradient has a wrong size");
     p.h = h.data<T>(), p.y = y.data<T>(), p.w = w.data<T>(), p.g = g.data<T>();
-    const auto result = [&](const Tensor& like, int bit) {
-      return Tensor(which & bit ? like.shape() : std::vector<int64_t>{0}, like.dtype());
-    };
-    Tensor dh = result(h, kByH), dy = result(y, kByY), dw = result(w, kByW);
     backward(p, which & kByH ? dh.data<T>() : nullptr, which & kByY ? dy.data<T>() : nullptr,
              which & kByW ? dw.data<T>() : nullptr);
-    stack[0] = dh.release();
-    stack[1] = dy.release();
-    stack[2] = dw.release();
   });
+  return {std::move(dh), std::move(dy)};
+}
+
+void edge_convolution_backward(StableIValue* stack, uint64_t, uint64_t) {
+  Tensor h(stack[0]), y(stack[1]), w(stack[2]), g(stack[3]);
+  const auto which = static_cast<int64_t>(stack[4]);
+  const Arguments a(stack + 5);
+  Tensor dw(which & kByW ? w.shape() : std::vector<int64_t>{0}, w.dtype());
+  auto [dh, dy] = differentiate(h, y, w, g, a, which, dw);
+  stack[0] = dh.release();
+  stack[1] = dy.release();
+  stack[2] = dw.release();
+}
+
+void edge_convolution_backward_into(StableIValue* stack, uint64_t, uint64_t) {
+  Tensor h(stack[0]), y(stack[1]), w(stack[2]), g(stack[3]);
+  const auto which = static_cast<int64_t>(stack[4]);
+  const Tensor dw(stack[5]);
+  const Arguments a(stack + 6);
+  auto [dh, dy] = differentiate(h, y, w, g, a, which | kByW, dw);
+  stack[0] = dh.release();
+  stack[1] = dy.release();
 }
 
 const Registration registration{
@@ -217,6 +238,10 @@ const Registration registration{
      "(Tensor h, Tensor y, Tensor w, Tensor g, int which, Tensor sender, Tensor offsets, Tensor row, Tensor paths, "
      "Tensor terms, Tensor coefficients) -> (Tensor, Tensor, Tensor)",
      edge_convolution_backward},
+    {"edge_convolution_backward_into",
+     "(Tensor h, Tensor y, Tensor w, Tensor g, int which, Tensor(a!) dw, Tensor sender, Tensor offsets, Tensor row, "
+     "Tensor paths, Tensor terms, Tensor coefficients) -> (Tensor, Tensor)",
+     edge_convolution_backward_into},
 };
 
 }  // namespace

@@ -45,19 +45,31 @@ Order checked(const Tensor& t, const Tensor& interval, const Tensor& coefficient
   return Order(interval.data<int64_t>(), t.size(0), coefficients.size(0));
 }
 
-void radial_table(StableIValue* stack, uint64_t, uint64_t) {
-  Tensor t(stack[0]), interval(stack[1]), coefficients(stack[2]);
+void evaluate(const Tensor& t, const Tensor& interval, const Tensor& coefficients, const Tensor& out) {
   const Order order = checked(t, interval, coefficients);
+  require(out.numel() == t.size(0) * coefficients.size(2) && out.dtype() == t.dtype(),
+          "radial_table: the output has a wrong size");
   for_dtype(t, [&](auto zero) {
     using T = decltype(zero);
     const auto p = table_of<T>(t, coefficients, order);
-    Tensor out({t.size(0), coefficients.size(2)}, t.dtype());
     T* target = out.data<T>();
     parallel_shares(int64_t(order.interval.size()), 4, [&](int64_t first, int64_t last) {
       MLIP_DISPATCH(table_values, p, first, last, target);
     });
-    stack[0] = out.release();
   });
+}
+
+void radial_table(StableIValue* stack, uint64_t, uint64_t) {
+  Tensor t(stack[0]), interval(stack[1]), coefficients(stack[2]);
+  require(t.dim() == 1 && coefficients.dim() == 3, "radial_table: fractions or coefficients have wrong shapes");
+  Tensor out({t.size(0), coefficients.size(2)}, t.dtype());
+  evaluate(t, interval, coefficients, out);
+  stack[0] = out.release();
+}
+
+void radial_table_into(StableIValue* stack, uint64_t, uint64_t) {
+  Tensor t(stack[0]), interval(stack[1]), coefficients(stack[2]), out(stack[3]);
+  evaluate(t, interval, coefficients, out);
 }
 
 void radial_table_backward(StableIValue* stack, uint64_t, uint64_t) {
@@ -80,6 +92,7 @@ void radial_table_backward(StableIValue* stack, uint64_t, uint64_t) {
 
 const Registration registration{
     {"radial_table", "(Tensor t, Tensor interval, Tensor coefficients) -> Tensor", radial_table},
+    {"radial_table_into", "(Tensor t, Tensor interval, Tensor coefficients, Tensor(a!) out) -> ()", radial_table_into},
     {"radial_table_backward", "(Tensor t, Tensor interval, Tensor coefficients, Tensor g) -> Tensor",
      radial_table_backward},
 };

@@ -89,6 +89,7 @@ class Tensor {
     succeed(aoti_torch_get_dtype(handle_, &found));
     return found;
   }
+  /// Pointer to the values; what is written through it reaches the caller only if the tensor came contiguous.
   template <class T>
   T* data() const {
     void* pointer = nullptr;
