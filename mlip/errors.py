@@ -63,6 +63,10 @@ class BackendError(MLIPError, RuntimeError):
     """A back end that cannot be used here, or whose numbers differ from those of plain torch."""
 
 
+class WorkerError(MLIPError, RuntimeError):
+    """A process that was started to be timed cannot be started, died, kept silent, or reports an error."""
+
+
 class EngineMismatchError(MLIPError, ArithmeticError):
     """Two engines give different energies for one structure."""
 

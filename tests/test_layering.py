@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("mlip", "calculators", "potentials")
 MAX_LINES, MAX_FUNCTION = 500, 60
+PROCESSES = ROOT / "mlip" / "bench" / "processes"  # scripts, run in environments without mlip but for ours.py
 
 # From the bottom up. A room may import itself, everything in its set, and what those may import.
 ROOMS: dict[str, set[str]] = {
@@ -51,8 +52,8 @@ OUTSIDE: dict[str, set[str]] = {  # packages that only these rooms may import
     "vesin": {"bench", "verify"},
     "matplotlib": {"screening", "simulation", "bench", "verify", "cli"},
     "tqdm": {"training", "checkpoints", "screening", "simulation", "verify", "bench", "cli"},
-    "e3nn": set(),
-    "mace": set(),
+    "e3nn": {"bench"},  # the processes of other environments only, see below
+    "mace": {"bench"},
     "scipy": {"screening", "verify", "bench"},
 }
 LIGHT = {"errors", "units", "elements", "so3", "neighbors", "_installation", "_lazy"}  # work without torch
@@ -169,6 +170,17 @@ def test_packages_are_imported_only_where_they_belong() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_scripts_of_other_environments_are_by_themselves() -> None:
+    scripts = {path.name: {i.module.split(".")[0] for i in imports_of(path)} for path in sources()
+               if path.parent == PROCESSES}
+    assert "mlip" in scripts.pop("ours.py")
+    assert not [name for name, modules in scripts.items() if "mlip" in modules]
+    assert scripts["serving.py"] <= set(sys.stdlib_module_names)
+    peers = {i.where for i in all_imports() if i.module.split(".")[0] in ("mace", "e3nn")}
+    assert {where.split(":")[0] for where in peers} == {str((PROCESSES / "peer_mace.py").relative_to(ROOT))}
+    assert not [i.where for i in all_imports() if i.module.startswith("mlip.bench.processes")]
+
+
 def test_files_are_short() -> None:
     lines = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in sources()}
     long = {str(path): count for path, count in lines.items() if count > MAX_LINES}
@@ -212,7 +224,7 @@ def name_of(node: ast.AST) -> str:
 
 def test_no_state_of_the_process_is_set() -> None:
     wrong = [f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}" for path in sources()
-             if room_of(path) != "cli"  # a command owns its process
+             if room_of(path) != "cli" and path.parent != PROCESSES  # a command and a worker own their process
              for node in changes_of_state(ast.parse(path.read_text()))]
     assert not wrong, "\n".join(wrong)
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip.errors import OptionError
+from mlip.bench.rows import Row, check_counts, machine, milliseconds
 from mlip.neighbors import neighbor_list
 
-Row = dict[str, Any]
 Search = Callable[[], int]
 
 LATTICE_CONSTANT = 3.61  # Angstrom, fcc copper
@@ -120,9 +113,7 @@ def bench_neighbors(sizes: Sequence[int] = SIZES, threads: Sequence[int] = (1, 2
     Raises:
         OptionError: no sizes or threads, or any below 1.
     """
-    for name, values in (("sizes", sizes), ("threads", threads)):
-        if not values or min(values) < 1:
-            raise OptionError(f"{name} must be numbers from 1; {values!r} was given")
+    check_counts(sizes=sizes, threads=threads)
     rows: list[Row] = []
     for size in sizes:
         r, cell = copper(size)
@@ -140,20 +131,9 @@ def bench_neighbors(sizes: Sequence[int] = SIZES, threads: Sequence[int] = (1, 2
             rows.append({"atoms": len(r), "edges": edges[f"mlip {n}"], "threads": n, "cutoff": CUTOFF,
                          "seconds": {"mlip": mine, **others},
                          "ratio": {name: None if t is None else t / mine for name, t in others.items()},
-                         "agree": len(set(edges.values())) == 1, "rounds": rounds, "machine": machine()})
+                         "agree": len(set(edges.values())) == 1, "rounds": rounds,
+                         "machine": machine(("numpy", "numba", *PEERS))})
     return rows
-
-
-def machine() -> dict[str, Any]:
-    """Return what the times depend on: processor and versions."""
-    versions = {}
-    for package in ("numpy", "numba", *PEERS):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return {"processors": os.cpu_count(), "architecture": platform.machine(), "system": platform.system(),
-            "python": platform.python_version(), "versions": versions}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -161,10 +141,10 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| atoms | edges | threads | mlip ms | " + " | ".join(f"{p} ms (x)" for p in PEERS) + " |",
              "|" + "---:|" * (4 + len(PEERS))]
     for row in rows:
-        cells = [f"{row['atoms']:,}", f"{row['edges']:,}", str(row["threads"]), _ms(row["seconds"]["mlip"])]
+        cells = [f"{row['atoms']:,}", f"{row['edges']:,}", str(row["threads"]), milliseconds(row["seconds"]["mlip"])]
         for name in PEERS:
             t = row["seconds"][name]
-            cells.append("-" if t is None else f"{_ms(t)} ({row['ratio'][name]:.1f}x)")
+            cells.append("-" if t is None else f"{milliseconds(t)} ({row['ratio'][name]:.1f}x)")
         lines.append("| " + " | ".join(cells) + " |")
     versions = rows[0]["machine"]["versions"] if rows else {}
     absent = [p for p in PEERS if versions.get(p) == "absent"]
@@ -177,12 +157,3 @@ def table(rows: Sequence[Row]) -> str:
     if not all(row["agree"] for row in rows):
         lines.append("WARNING: the packages do not find the same number of edges.")
     return "\n".join(lines)
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}" if seconds < 1.0 else f"{seconds * 1e3:,.0f}"
-
-
-def save(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
-    """Write the rows of `bench_neighbors` as JSON."""
-    Path(path).write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Commands for those who make models and trust nothing: train, bench, verify."""
+"""Commands for those who make models and trust nothing: train, verify."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ MODEL_OPTIONS = ("cutoff", "channels", "hidden_lmax", "edge_lmax", "correlation"
 def add_commands(commands: Commands) -> None:
     """Add the commands of this file."""
     _add_train(commands)
-    bench = commands.add_parser("bench", help="time parts of mlip beside other packages")
-    subjects = bench.add_subparsers(dest="subject", metavar="subject", required=True)
-    lists = subjects.add_parser("neighbors", help="neighbour lists beside vesin, matscipy and ASE")
-    lists.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000, 1_000_000])
-    lists.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    lists.add_argument("--json", type=Path, help="file for the numbers")
-    lists.set_defaults(run=_bench_neighbors)
-
     verify = commands.add_parser("verify", help="check what mlip promises, on this machine")
     checks = verify.add_subparsers(dest="check", metavar="check", required=True)
     fuzz = checks.add_parser("neighbors", help="neighbour lists of random structures against brute force")
@@ -69,18 +61,6 @@ def _train(options: argparse.Namespace) -> None:
     seen, _ = split(examples, settings.validation_fraction, settings.seed)  # constants, too, from these alone
     start = initial_potential(options.family, seen, isolated, settings.seed, **config)
     print(f"best model: {train(start, examples, options.output, settings, show_progress())}")
-
-
-def _bench_neighbors(options: argparse.Namespace) -> None:
-    from mlip.bench.neighbors import bench_neighbors, save, table
-    from mlip.io.files import check_target
-
-    if options.json is not None:
-        check_target(options.json, (".json",))
-    rows = bench_neighbors(sizes=tuple(options.sizes), threads=tuple(options.threads))
-    print(table(rows))
-    if options.json is not None:
-        save(rows, options.json)
 
 
 def _verify_neighbors(options: argparse.Namespace) -> int:

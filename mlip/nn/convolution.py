@@ -1,8 +1,8 @@
 """Radial network, edge convolution and linear map in one step, block by block of receivers.
 
 The radial weights of all edges, [pairs, paths, channels], are by far the largest tensor of a layer. Here they exist
-for one block of receivers at a time: where there are several blocks, they are made for the forward pass and again for
-the backward pass, so that memory grows with the number of atoms.
+for one block of receivers at a time: beyond `KEEP` bytes they are made for the forward pass and again for the backward
+pass, so that memory grows with the number of atoms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from mlip.nn.workspace import WORKSPACE
 from mlip.ops import Backend, Edges, edge_convolution, use_compiled
 from mlip.ops.edge_convolution import Paths, convolve, convolve_backward, split
 
-BLOCK = 32 << 20  # bytes of radial weights in a block: a cache's worth
+BLOCK = 64 << 20  # bytes of radial weights in a block: in a large one, more pairs have both their edges
+KEEP = 512 << 20  # bytes of radial weights of a layer that are kept for the backward pass
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,12 @@ def _block(edges: Edges, begin: int, end: int) -> Block:
 
 @dataclass(frozen=True)
 class Layer:
-    """What a radial convolution is made of, beside its tensors."""
+    """What a radial convolution is made of, beside its tensors; its messages are multiplied by `scale`."""
 
     network: nn.Module
     linear: PathLinear
     paths: Paths
+    scale: float
     edges: Edges
     blocks: Sequence[Block]
 
@@ -92,7 +94,7 @@ class Layer:
     def plain(self, features: Tensor, harmonics: Tensor, radial: Tensor, backend: Backend) -> Tensor:
         """Return the messages by ops that can be differentiated again."""
         weights = self.weights(radial, features.shape[2])
-        return self.linear(edge_convolution(features, harmonics, weights, self.edges, self.paths, backend))
+        return self.linear(edge_convolution(features, harmonics, weights, self.edges, self.paths, backend), self.scale)
 
 
 def radial_convolution(features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer, backend: Backend) -> Tensor:
@@ -117,15 +119,17 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer) -> Tensor:
         channels, out = features.shape[2], []
-        ctx.kept, ctx.layer = None, layer
+        row_bytes = len(layer.paths) * channels * features.element_size()
+        keep = any(ctx.needs_input_grad) and len(radial) * row_bytes <= KEEP
+        ctx.kept, ctx.layer = [None] * len(layer.blocks), layer
         ctx.save_for_backward(features, harmonics, radial)
-        for block in layer.blocks:
+        for i, block in enumerate(layer.blocks):
             made = _Weights(layer, _rows(radial, block.pairs), channels)
             flat = convolve(_rows(features, block.atoms), block.edge_rows(harmonics), made.weights, block.edges,
                             layer.paths)
-            out.append(layer.linear(split(flat, len(block.edges.offsets) - 1, channels, layer.paths)))
-            if len(layer.blocks) == 1 and any(ctx.needs_input_grad):
-                ctx.kept = made
+            out.append(layer.linear(split(flat, len(block.edges.offsets) - 1, channels, layer.paths), layer.scale))
+            if keep:
+                ctx.kept[i] = made
             else:
                 made.give_back()
         return torch.cat(out)
@@ -136,15 +140,16 @@ class _Blocked(torch.autograd.Function):
         layer: Layer = ctx.layer
         if torch.is_grad_enabled():  # to be differentiated again
             return _differentiable(layer, (features, harmonics, radial), ctx.needs_input_grad[:3], g)
-        by_features, kept, ctx.kept = ctx.needs_input_grad[0], ctx.kept, None
+        by_features, kept = ctx.needs_input_grad[0], ctx.kept
+        ctx.kept = [None] * len(kept)  # in buffers that are lent to others from now on
         dh = torch.zeros_like(features) if by_features else None
         dy, dr = torch.empty_like(harmonics), torch.zeros_like(radial)
-        for block in layer.blocks:
-            made = kept or _Weights(layer, _rows(radial, block.pairs), features.shape[2])
+        for block, known in zip(layer.blocks, kept, strict=True):
+            made = known or _Weights(layer, _rows(radial, block.pairs), features.shape[2])
             dweights = WORKSPACE.take(tuple(made.weights.shape), features)
             part, dy_block = convolve_backward(
                 _rows(features, block.atoms), block.edge_rows(harmonics), made.weights,
-                layer.linear.transposed(g[block.receivers[0] : block.receivers[1]]), by_features, block.edges,
+                layer.linear.transposed(g[block.receivers[0] : block.receivers[1]], layer.scale), by_features, block.edges,
                 layer.paths, dweights.tensor)
             dr_block = layer.network.differentiate(made.state, dweights.tensor.flatten(1))  # type: ignore[operator]
             made.give_back()

@@ -42,15 +42,15 @@ class PathLinear(nn.Module):
         self.weights = nn.ParameterList(
             nn.Parameter(normal(count * channels, channels)) for count in paths_per_degree)
 
-    def forward(self, messages: list[Tensor]) -> Tensor:
-        """Return [N, (lmax+1)^2, C] for messages[l] of shape [N, 2l+1, P(l), C]."""
-        mixed = [x.flatten(2) @ (weight / sqrt(weight.shape[0]))
+    def forward(self, messages: list[Tensor], scale: float = 1.0) -> Tensor:
+        """Return scale times the map, [N, (lmax+1)^2, C], of messages[l], [N, 2l+1, P(l), C]."""
+        mixed = [x.flatten(2) @ (weight * (scale / sqrt(weight.shape[0])))
                  for x, weight in zip(messages, self.weights, strict=True)]
         return torch.cat(mixed, dim=1)
 
-    def transposed(self, g: Tensor) -> Tensor:
-        """Return the transposed map of g [N, (lmax+1)^2, C]: all messages[l], flattened, one after another."""
-        parts = [torch.mm(g[:, block(l)].flatten(0, 1), (weight / sqrt(weight.shape[0])).T)
+    def transposed(self, g: Tensor, scale: float = 1.0) -> Tensor:
+        """Return scale times the transposed map of g [N, (lmax+1)^2, C]: all messages[l] flattened, one after another."""
+        parts = [torch.mm(g[:, block(l)].flatten(0, 1), (weight * (scale / sqrt(weight.shape[0]))).T)
                  for l, weight in enumerate(self.weights)]
         return torch.cat([part.view(-1) for part in parts])
 

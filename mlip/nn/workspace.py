@@ -52,4 +52,4 @@ class Workspace:
                 self._free.pop(0)
 
 
-WORKSPACE = Workspace(256 << 20)
+WORKSPACE = Workspace(1 << 30)

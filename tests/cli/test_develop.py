@@ -1,8 +1,7 @@
-"""train, bench, verify."""
+"""train, verify."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +64,6 @@ def test_bad_training(run, data) -> None:
     code, _, err = run("train", "methanol.xyz", "-o", "run")
     assert code == 2
     assert "no energy" in err
-
-
-def test_bench_neighbors(run) -> None:
-    code, out, err = run("bench", "neighbors", "--sizes", 32, "--threads", 1, "--json", "rows.json")
-    assert (code, err) == (0, "")
-    assert "32" in out
-    assert json.loads(Path("rows.json").read_text())
-    code, _, err = run("bench", "neighbors", "--sizes", 0)
-    assert code == 2
-    assert "sizes" in err
-    assert run("bench", "neighbors", "--sizes", 32, "--threads", 1, "--json", "absent/rows.json")[0] == 2
 
 
 def test_verify_neighbors(run) -> None:

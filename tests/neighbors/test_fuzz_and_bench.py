@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import mlip.verify.neighbors as verify
-from mlip.bench.neighbors import bench_neighbors, copper, save, table
+from mlip.bench.neighbors import bench_neighbors, copper, table
+from mlip.bench.rows import save
 from mlip.errors import OptionError
 from mlip.neighbors import neighbor_list
 from mlip.neighbors.edges import NeighborList

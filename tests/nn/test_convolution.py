@@ -20,10 +20,11 @@ from mlip.ops import compiled_is_available
 needs_kernels = pytest.mark.skipif(not compiled_is_available(), reason="the compiled kernels are not installed")
 
 
-@pytest.fixture(params=[1 << 40, 4096, 1])
-def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bytes of a block: all at once, several receivers, or one receiver at a time."""
-    monkeypatch.setattr(convolution, "BLOCK", request.param)
+@pytest.fixture(params=[(1 << 40, 1 << 40), (1 << 40, 0), (4096, 1 << 40), (4096, 0), (1, 0)], ids=str)
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Bytes of a block, and bytes that are kept."""
+    monkeypatch.setattr(convolution, "BLOCK", request.param[0])
+    monkeypatch.setattr(convolution, "KEEP", request.param[1])
     return request.param
 
 
@@ -37,14 +38,14 @@ def graph(potential: mlip.Potential) -> AtomGraph:
 
 @needs_kernels
 class TestBlocks:
-    def test_energies_forces_and_stress(self, potential: mlip.Potential, graph: AtomGraph, size: int) -> None:
+    def test_energies_forces_and_stress(self, potential: mlip.Potential, graph: AtomGraph, size: tuple[int, int]) -> None:
         found = evaluate(potential.model, graph, stress=True)
         with potential.model.using("reference"):
             expected = evaluate(potential.model, graph, stress=True)
         for name in ("interaction", "forces", "stress"):
             torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-10, equal_nan=True)
 
-    def test_hessian(self, potential: mlip.Potential, graph: AtomGraph, size: int) -> None:
+    def test_hessian(self, potential: mlip.Potential, graph: AtomGraph, size: tuple[int, int]) -> None:
         def product(v: Tensor) -> Tensor:
             r = graph.positions.clone().requires_grad_()
             (force,) = torch.autograd.grad(potential.model(graph.replace(positions=r)).sum(), r, create_graph=True)
@@ -58,7 +59,7 @@ class TestBlocks:
 
 def test_blocks_cover_all_edges_once(potential: mlip.Potential, graph: AtomGraph) -> None:
     edges = graph.edges()
-    blocks = convolution.blocks_of(edges, len(graph.pair_edge), 1 << 20)
+    blocks = convolution.blocks_of(edges, len(graph.pair_edge), 1 << 21)
     assert len(blocks) > 3
     assert [b.receivers[0] for b in blocks] == [0, *(b.receivers[1] for b in blocks[:-1])]
     assert blocks[-1].receivers[1] == graph.num_atoms

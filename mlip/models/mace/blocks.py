@@ -69,11 +69,10 @@ class Interaction(nn.Module):
                 backend: Backend) -> tuple[Tensor, Tensor | None]:
         """Return messages [N, (edge_lmax+1)^2, C] and, for residual kinds, the skip [N, (l+1)^2, C]."""
         skip = self.skip(features, elements) if self.residual else None
-        layer = Layer(self.radial, self.linear, self.paths, neighbours.edges, neighbours.blocks)
+        scale = 1 / self.avg_num_neighbors if self.density is None else 1.0
+        layer = Layer(self.radial, self.linear, self.paths, scale, neighbours.edges, neighbours.blocks)
         messages = radial_convolution(self.linear_up(features), neighbours.harmonics, neighbours.radial, layer, backend)
-        if self.density is None:
-            messages = messages / self.avg_num_neighbors
-        else:
+        if self.density is not None:
             density = torch.tanh(self.density(neighbours.radial) ** 2)
             messages = messages / (neighbours.sum_on_receivers(density) + 1).unsqueeze(-1)
         if skip is None:

@@ -1,0 +1,168 @@
+"""`mlip bench model`: energy and forces of water, ours beside mace-torch, in time and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlip.bench.rows import Row, check_counts, lines_of, machine, megabytes, milliseconds
+from mlip.bench.sides import (
+    PEER,
+    PEER_VARIABLE,
+    RADIALS,
+    Choice,
+    Sides,
+    alternate,
+    differences,
+    peer_python,
+    sides,
+    variants,
+)
+from mlip.bench.worker import Memory
+
+SIZES = (24, 96, 192, 768, 3_072, 12_288)
+PROBE = 192  # atoms whose memory tells what more would take
+SHARE = 0.9  # of the free memory that a call may take
+ROUNDS = 20
+
+
+def bench_model(choice: Choice | None = None, sizes: Sequence[int] = SIZES, threads: Sequence[int] = (1, 2), *,
+                rounds: int = ROUNDS, backends: Sequence[str] = ("auto",), radials: Sequence[str] = RADIALS,
+                peer: str | os.PathLike[str] | None = None) -> list[Row]:
+    """Time energy and forces of periodic boxes of water, and measure what memory they take.
+
+    Each variant of ours and mace-torch live in processes of their own with the same random weights (float32) and the
+    same structures; neighbour lists are made before. They run in turn, the others idle; the least time counts.
+    Memory is that of the first call of a fresh process at the largest number of threads, without what the process
+    held before. A size whose memory would not fit the machine is left out.
+
+    Args:
+        choice: the model; by default 128 channels of degree 0 and 1.
+        sizes: about how many atoms.
+        threads: numbers of threads of torch.
+        rounds: turns of each; fewer where they take longer than a minute.
+        backends: our back ends, as in `mlip.load`.
+        radials: among `RADIALS`.
+        peer: Python with mace-torch; by default that of the environment variable MLIP_PEER_MACE_PYTHON, and if there
+            is none ours are timed alone.
+
+    Returns:
+        One row for each size, number of threads and variant: atoms, edges, threads, variant, backend, radial,
+        seconds, peer_seconds, ratio (peer's time over ours), memory, peer_memory (bytes), energy_difference (eV),
+        force_difference (eV/A); None where there is nothing to compare.
+
+    Raises:
+        OptionError: bad options.
+        WorkerError: a process that cannot be started, or died.
+        EngineMismatchError: ours and mace-torch disagree.
+    """
+    check_counts(sizes=sizes, threads=threads, rounds=[rounds])
+    choice, python = choice or Choice(), peer_python(peer)
+    if choice.family != "mace" and peer is None:
+        python = None
+    rows: list[Row] = []
+    with sides(choice, variants(backends, radials), python) as both:
+        budget = MemoryBudget(both, max(threads))
+        for size in sorted(set(sizes)):
+            memory = {label: budget.measured(label, size) for label in both.workers}
+            present = [label for label, used in memory.items() if used is not None]
+            if set(present) - {PEER}:
+                rows += _rows(both, choice, size, threads, rounds, {label: memory[label] for label in present})
+    return rows
+
+
+class MemoryBudget:
+    """Measures the memory of calls, and knows beforehand which would not fit."""
+
+    def __init__(self, both: Sides, threads: int) -> None:
+        self.both, self.threads = both, threads
+        self._per_atom: dict[str, float] = {}
+
+    def measured(self, label: str, size: int) -> Memory | None:
+        """Return the memory of a call; None, and no call, where it would take more than there is."""
+        if size > PROBE and label not in self._per_atom:
+            self.measured(label, PROBE)
+        if self._per_atom.get(label, 0.0) * size > SHARE * free_memory():
+            return None
+        memory = self.both.memory(label, size, self.threads)
+        if size >= PROBE:
+            self._per_atom[label] = memory.call / size
+        return memory
+
+
+def free_memory() -> float:
+    """Return the free memory of the machine in bytes; infinity where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return float("inf")
+
+
+def _rows(both: Sides, choice: Choice, size: int, threads: Iterable[int], rounds: int,
+          memory: dict[str, Memory | None]) -> list[Row]:
+    """Return the rows of one size for the processes that have memory for it."""
+    workers = {label: both.workers[label] for label in memory}
+    counts = {label: worker.call("structure", path=str(both.box(size))) for label, worker in workers.items()}
+    files = {label: both.folder / f"{size} {label}.npz" for label in workers}
+    same = len({c["edges"] for c in counts.values()}) == 1
+    rows, used = [], {label: m.call for label, m in memory.items() if m is not None}
+    for n in threads:
+        both.threads(n)
+        seconds = alternate(workers, "evaluate", rounds)
+        for label, worker in workers.items():
+            worker.call("write", path=str(files[label]))
+        found = differences(files)
+        for label in workers:
+            if label == PEER:
+                continue
+            other, apart = seconds.get(PEER), found.get(label, {})
+            rows.append({**counts[label], "threads": n, "variant": label, "backend": both.backends[label],
+                         "radial": both.ways[label].radial, "seconds": seconds[label], "peer_seconds": other,
+                         "ratio": None if other is None else other / seconds[label], "memory": used[label],
+                         "peer_memory": used.get(PEER), "energy_difference": apart.get("energy"),
+                         "force_difference": apart.get("forces"), "same_edges": same, **described(both, choice)})
+    return rows
+
+
+def described(both: Sides, choice: Choice) -> dict[str, Any]:
+    """Return what a row says of its model and surroundings."""
+    return {"model": choice.title, "peer": PEER if both.python else None,
+            "machine": {**machine(()), "versions": both.versions}}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows of `bench_model` as a table in Markdown, with what to know about it."""
+    head = ["variant", "atoms", "edges", "threads", "mlip ms", f"{PEER} ms", "ratio", "mlip MB", f"{PEER} MB",
+            "dE (meV)", "dF (meV/A)"]
+    cells = [[r["variant"], f"{r['atoms']:,}", f"{r['edges']:,}", str(r["threads"]), milliseconds(r["seconds"]),
+              milliseconds(r["peer_seconds"]), _ratio(r["ratio"]), megabytes(r["memory"]), megabytes(r["peer_memory"]),
+              _milli(r["energy_difference"]), _milli(r["force_difference"])] for r in rows]
+    return "\n".join([*lines_of(head, cells, left=1), "", *notes(rows)])
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Return what to know about a table: the model, how it was timed, versions."""
+    if not rows:
+        return ["Nothing was timed: not even the smallest size fits the memory."]
+    first = rows[0]
+    out = [f"{first['model']}; periodic water. Energy and forces; neighbour lists were made before. Processes of "
+           "their own that run in turn, least of several rounds. Memory is what the call adds. "
+           + "; ".join(f"{k} {v}" for k, v in first["machine"]["versions"].items()) + "."]
+    if first["peer"] is None:
+        out.append(f"{PEER} was not timed: give --peer-python, or set {PEER_VARIABLE}, to a Python that has it.")
+    elif any(r["peer_seconds"] is None for r in rows):
+        out.append(f"- : {PEER} would need more memory than is free.")
+    if not all(r["same_edges"] for r in rows):
+        out.append("WARNING: the neighbour lists do not hold the same number of edges.")
+    return out
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}x"
+
+
+def _milli(value: float | None) -> str:
+    return "-" if value is None else f"{value * 1e3:.1e}"

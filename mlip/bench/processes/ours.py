@@ -1,0 +1,128 @@
+"""What a process with mlip can be asked for; run by `serving.py`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+import mlip
+from mlip.bench.dynamics import run_nve
+from mlip.bench.profiling import profile, roofline
+from mlip.checkpoints import Potential
+from mlip.graph import Structure
+from mlip.models.mace.blocks import Product
+from mlip.neighbors import neighbor_list
+from mlip.nn.derivatives import evaluate
+from mlip.ops import symmetric_contraction
+from mlip.ops._library import LIBRARY
+from mlip.ops.edge_convolution import Edges, Paths, edge_convolution
+
+
+class Actions:
+    """Keeps a model, a structure and the inputs of single operations between requests."""
+
+    potential: Potential
+    structure_: Structure
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions the times depend on."""
+        return {"mlip": mlip.__version__, "torch": str(torch.__version__), "kernels": LIBRARY.isa or "none"}
+
+    def threads(self, count: int) -> None:
+        """Set the number of threads of torch."""
+        torch.set_num_threads(count)
+
+    def load(self, path: str, backend: str, radial: str) -> dict[str, Any]:
+        """Load a model; return its back end and the size of its weights."""
+        self.potential = mlip.load(path, backend=backend, radial=radial)
+        return {"backend": self.potential.backend,
+                "parameters": sum(p.numel() for p in self.potential.model.parameters())}
+
+    def structure(self, path: str) -> dict[str, int]:
+        """Read a structure and make its neighbour list; return its numbers of atoms and edges."""
+        with np.load(path) as z:
+            self.structure_ = Structure.create(z["numbers"], z["positions"], z["cell"], True)
+        s = self.structure_
+        self.edges = neighbor_list(s.positions, self.potential.cutoff, s.cell, s.pbc)
+        return {"atoms": len(s), "edges": len(self.edges.senders)}
+
+    def evaluate(self) -> None:
+        """Compute energy and forces."""
+        self.result = self.potential.evaluate([self.structure_], edges=[self.edges], stress=False)[0]
+
+    def write(self, path: str) -> None:
+        """Write the last energy and forces."""
+        np.savez(path, energy=self.result.energy, forces=np.asarray(self.result.forces))
+
+    def prepare_training(self) -> None:
+        """Take weights that can be trained, and the graph of the structure."""
+        self.model = copy.deepcopy(self.potential.model).requires_grad_(True)
+        self.graph = self.potential.graph([self.structure_], [self.edges])
+
+    def training_step(self) -> float:
+        """Compute the derivatives of the loss, with targets of zero, by the weights; return the loss."""
+        self.model.zero_grad()
+        result = evaluate(self.model, self.graph, training=True)
+        assert result.forces is not None
+        loss = (result.energy / self.graph.num_atoms).square().mean() + result.forces.square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss)
+
+    def prepare_convolution(self, path: str) -> None:
+        """Read the inputs of an edge convolution."""
+        with np.load(path) as z:
+            inputs = {k: torch.from_numpy(z[k]) for k in z.files}
+        self.paths: Paths = tuple((l1, l2, l3) for l1, l2, l3 in inputs["paths"].tolist())
+        self.inputs = [inputs[k].requires_grad_() for k in ("features", "harmonics", "weights")]
+        sender, receiver = inputs["edge_index"]
+        self.convolution_edges = Edges.of(sender, receiver, len(self.inputs[0]))
+        self.gradient = [inputs[f"gradient{l}"] for l in range(1 + max(p[2] for p in self.paths))]
+
+    def convolution(self) -> list[torch.Tensor]:
+        """Convolve; keeps what a derivative needs."""
+        features, harmonics, weights = self.inputs
+        return edge_convolution(features, harmonics, weights, self.convolution_edges, self.paths)
+
+    def convolution_forward(self) -> None:
+        """Convolve without derivatives."""
+        with torch.no_grad():
+            self.convolved = self.convolution()
+
+    def convolution_backward(self) -> None:
+        """Convolve, and differentiate by features, harmonics and weights."""
+        self.gradients = torch.autograd.grad(self.convolution(), self.inputs, self.gradient)
+
+    def write_convolution(self, path: str) -> None:
+        """Write messages and derivatives: what the last two actions found."""
+        out: dict[str, Any] = dict(zip(("features", "harmonics", "weights"), self.gradients, strict=True))
+        out |= {f"messages{l}": m for l, m in enumerate(self.convolved)}
+        np.savez(path, **{k: v.numpy() for k, v in out.items()})
+
+    def prepare_contraction(self, path: str) -> None:
+        """Read the inputs of the first symmetric contraction of the model."""
+        with np.load(path) as z:
+            self.messages, self.elements = torch.from_numpy(z["messages"]), torch.from_numpy(z["elements"])
+        product: Product = self.potential.model.products[0]  # type: ignore[index, assignment]
+        flat, orders = list(product.weights), product.orders
+        self.weights = [flat[l * orders : (l + 1) * orders] for l in range(product.lmax_out + 1)]
+
+    def contraction(self) -> None:
+        """Contract without derivatives."""
+        with torch.no_grad():
+            lmax = self.potential.model.config.edge_lmax  # type: ignore[attr-defined]
+            self.contracted = symmetric_contraction(self.messages, self.weights, self.elements, lmax)
+
+    def write_contraction(self, path: str) -> None:
+        """Write what the last contraction found."""
+        np.savez(path, features=self.contracted.numpy())
+
+    def profile(self, runs: int) -> dict[str, Any]:
+        """Return the time of an evaluation and its parts."""
+        return {**profile(self.evaluate, runs), "roofline": roofline()}
+
+    def dynamics(self, steps: int, skin: float, threads: int) -> dict[str, Any]:
+        """Run dynamics and return what the neighbour list took."""
+        return run_nve(self.potential, self.structure_, steps, skin, threads)

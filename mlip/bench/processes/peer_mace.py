@@ -1,0 +1,169 @@
+"""What a process with mace-torch can be asked for; run by `serving.py` in the environment of mace-torch.
+
+It answers to the same names as `ours.py`, reads and writes the same files, and imports nothing of mlip.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+import numpy as np
+import torch
+from e3nn import o3
+from mace import data, modules, tools
+from torch import Tensor
+
+
+class Actions:
+    """Keeps a model, a structure and the inputs of single operations between requests."""
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions the times depend on."""
+        return {name: importlib.metadata.version(name) for name in ("mace-torch", "torch", "e3nn")}
+
+    def threads(self, count: int) -> None:
+        """Set the number of threads of torch."""
+        torch.set_num_threads(count)
+
+    def build(self, path: str, seed: int, channels: int, hidden_lmax: int, cutoff: float, edge_lmax: int,
+              correlation: int, avg_num_neighbors: float, atomic_numbers: list[int]) -> None:
+        """Write a model with random weights, float32; isolated atoms have the energy 0."""
+        torch.manual_seed(seed)
+        torch.set_default_dtype(torch.float32)
+        block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+        model = modules.ScaleShiftMACE(
+            r_max=cutoff, num_bessel=8, num_polynomial_cutoff=5, max_ell=edge_lmax, interaction_cls=block,
+            interaction_cls_first=block, num_interactions=2, num_elements=len(atomic_numbers),
+            hidden_irreps=o3.Irreps([(channels, (l, (-1) ** l)) for l in range(hidden_lmax + 1)]),
+            MLP_irreps=o3.Irreps("16x0e"), atomic_energies=np.zeros(len(atomic_numbers)),
+            avg_num_neighbors=avg_num_neighbors, atomic_numbers=atomic_numbers, correlation=correlation,
+            gate=torch.nn.functional.silu, radial_MLP=[64, 64, 64], atomic_inter_scale=1.0, atomic_inter_shift=0.0)
+        torch.save(model, path)
+
+    def load(self, path: str) -> dict[str, Any]:
+        """Load a model; return the size of its weights."""
+        self.model = torch.load(path, map_location="cpu", weights_only=False).requires_grad_(False)
+        return {"parameters": sum(p.numel() for p in self.model.parameters())}
+
+    def structure(self, path: str) -> dict[str, int]:
+        """Read a structure and make its batch; return its numbers of atoms and edges."""
+        with np.load(path) as z:
+            config = data.Configuration(atomic_numbers=z["numbers"], positions=z["positions"], properties={},
+                                        property_weights={}, cell=z["cell"], pbc=(True, True, True))
+        table = tools.AtomicNumberTable([int(z) for z in self.model.atomic_numbers])
+        one = data.AtomicData.from_config(config, z_table=table, cutoff=float(self.model.r_max))
+        loader = tools.torch_geometric.dataloader.DataLoader([one], batch_size=1, shuffle=False)
+        self.batch = next(iter(loader)).to_dict()
+        return {"atoms": len(config.positions), "edges": self.batch["edge_index"].shape[1]}
+
+    def evaluate(self) -> None:
+        """Compute energy and forces."""
+        self.result = self.model(self.batch, training=False, compute_force=True)
+
+    def write(self, path: str) -> None:
+        """Write the last energy and forces."""
+        energy, forces = (self.result[k].detach().double().numpy() for k in ("energy", "forces"))
+        np.savez(path, energy=energy[0], forces=forces)
+
+    def prepare_training(self) -> None:
+        """Let the weights be trained."""
+        self.model.requires_grad_(True)
+
+    def training_step(self) -> float:
+        """Compute the derivatives of the loss, with targets of zero, by the weights; return the loss."""
+        self.model.zero_grad()
+        result = self.model(self.batch, training=True, compute_force=True)
+        loss = (result["energy"] / len(result["forces"])).square().mean() + result["forces"].square().mean()
+        loss.backward()
+        return float(loss)
+
+    def prepare_convolution(self, path: str) -> None:
+        """Read the inputs of an edge convolution, and make the tensor product "uvu" of e3nn for its paths."""
+        with np.load(path) as z:
+            inputs = {k: torch.from_numpy(z[k]) for k in z.files}
+        paths, features = inputs["paths"].tolist(), inputs["features"]
+        channels, degrees = features.shape[2], (_degree(features.shape[1]), _degree(inputs["harmonics"].shape[1]))
+        self.sender, self.receiver = inputs["edge_index"]
+        first, second = (o3.Irreps([(count, (l, (-1) ** l)) for l in range(lmax + 1)])
+                         for count, lmax in zip((channels, 1), degrees, strict=True))
+        third = o3.Irreps([(channels, (l3, (-1) ** l3)) for _, _, l3 in paths])
+        instructions = [(l1, l2, k, "uvu", True) for k, (l1, l2, _) in enumerate(paths)]
+        self.product = o3.TensorProduct(first, second, third, instructions, shared_weights=False,
+                                        internal_weights=False)
+        self.degrees = [l3 for _, _, l3 in paths]
+        self.inputs = [_channels_first(features), inputs["harmonics"], inputs["weights"].flatten(1)]
+        for tensor in self.inputs:
+            tensor.requires_grad_()
+        self.gradient = _gradient_of([inputs[f"gradient{l}"] for l in range(1 + max(self.degrees))])
+
+    def convolution(self) -> Tensor:
+        """Convolve as mace-torch does: gather, tensor product, sum by receiver."""
+        features, harmonics, weights = self.inputs
+        messages = self.product(features[self.sender], harmonics, weights)
+        zeros: Tensor = messages.new_zeros(len(features), messages.shape[1])
+        return zeros.index_add(0, self.receiver, messages)
+
+    def convolution_forward(self) -> None:
+        """Convolve without derivatives."""
+        with torch.no_grad():
+            self.convolved = self.convolution()
+
+    def convolution_backward(self) -> None:
+        """Convolve, and differentiate by features, harmonics and weights."""
+        self.gradients = torch.autograd.grad(self.convolution(), self.inputs, self.gradient)
+
+    def write_convolution(self, path: str) -> None:
+        """Write messages and derivatives in the layout of `ours.py`."""
+        channels = self.product.irreps_in1[0].mul
+        sizes = [channels * (2 * l + 1) for l in self.degrees]
+        pieces = [x.reshape(len(x), channels, -1).mT for x in _pieces(self.convolved, sizes)]
+        features, harmonics, weights = self.gradients
+        out: dict[str, Any] = {"features": _channels_last(features, channels), "harmonics": harmonics,
+                               "weights": weights.view(len(weights), -1, channels)}
+        for l in sorted(set(self.degrees)):
+            paths = [x for x, degree in zip(pieces, self.degrees, strict=True) if degree == l]
+            out[f"messages{l}"] = torch.stack(paths, dim=2)
+        np.savez(path, **{k: v.numpy() for k, v in out.items()})
+
+    def prepare_contraction(self, path: str) -> None:
+        """Read the inputs of the first symmetric contraction of the model."""
+        with np.load(path) as z:
+            self.messages = torch.from_numpy(z["messages"]).mT.contiguous()
+            elements = torch.from_numpy(z["elements"])
+        self.one_hot = torch.nn.functional.one_hot(elements, len(self.model.atomic_numbers)).to(self.messages.dtype)
+
+    def contraction(self) -> None:
+        """Contract without derivatives."""
+        with torch.no_grad():
+            self.contracted = self.model.products[0].symmetric_contractions(self.messages, self.one_hot)
+
+    def write_contraction(self, path: str) -> None:
+        """Write what the last contraction found, in the layout of `ours.py`."""
+        np.savez(path, features=_channels_last(self.contracted, self.messages.shape[1]).numpy())
+
+
+def _degree(components: int) -> int:
+    return int(components**0.5 + 0.5) - 1
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Turn [N, (l m), C] into the layout of e3nn, [N, l (C m)]."""
+    return torch.cat([x[:, l * l : (l + 1) ** 2].mT.flatten(1) for l in range(_degree(x.shape[1]) + 1)], dim=1)
+
+
+def _channels_last(x: Tensor, channels: int) -> Tensor:
+    """Turn the layout of e3nn back into [N, (l m), C]."""
+    sizes = [channels * (2 * l + 1) for l in range(_degree(x.shape[1] // channels) + 1)]
+    return torch.cat([piece.reshape(len(x), channels, -1).mT for piece in _pieces(x, sizes)], dim=1)
+
+
+def _pieces(x: Tensor, sizes: list[int]) -> list[Tensor]:
+    """Cut columns into pieces."""
+    bounds = np.cumsum([0, *sizes]).tolist()
+    return [x[:, start : start + size] for start, size in zip(bounds[:-1], sizes, strict=True)]
+
+
+def _gradient_of(by_degree: list[Tensor]) -> Tensor:
+    """Turn gradients [N, 2l+1, P(l), C] of each degree into the layout of e3nn; paths are sorted by degree."""
+    return torch.cat([g.permute(0, 2, 3, 1).flatten(1) for g in by_degree], dim=1)

@@ -1,0 +1,183 @@
+"""Commands that time parts of mlip, beside other packages where there are any: bench."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlip.cli.common import Commands
+
+if TYPE_CHECKING:
+    from mlip.bench.sides import Choice, Variant
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this file."""
+    bench = commands.add_parser("bench", help="time parts of mlip beside other packages")
+    subjects = bench.add_subparsers(dest="subject", metavar="subject", required=True)
+    lists = subjects.add_parser("neighbors", help="neighbour lists beside vesin, matscipy and ASE")
+    lists.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000, 100_000, 1_000_000])
+    _add_threads(lists)
+    lists.set_defaults(run=_neighbors)
+    _add_model(subjects)
+    _add_ops(subjects)
+    _add_size(subjects)
+    _add_profile(subjects)
+    _add_skin(subjects)
+    for subject in subjects.choices.values():
+        subject.add_argument("--json", type=Path, help="file for the numbers")
+
+
+def _add_model(subjects: Commands) -> None:
+    model = subjects.add_parser("model", help="energy and forces of water beside mace-torch: time, memory, picture")
+    _add_choice(model)
+    model.add_argument("--sizes", type=int, nargs="+", help="atoms (default: 24 to 12 288)")
+    _add_threads(model)
+    _add_peer(model)
+    model.add_argument("--backend", nargs="+", default=["auto"], help="auto, compiled, reference (default: auto)")
+    model.add_argument("--radial", nargs="+", default=["exact", "tabulated"], help="default: exact tabulated")
+    model.add_argument("--plot", type=Path, help="file for a picture, PNG")
+    model.set_defaults(run=_model)
+
+
+def _add_ops(subjects: Commands) -> None:
+    ops = subjects.add_parser("ops", help="single operations and a step of training beside mace-torch and e3nn")
+    _add_choice(ops)
+    _add_atoms(ops)
+    _add_threads(ops)
+    _add_peer(ops)
+    ops.set_defaults(run=_ops)
+
+
+def _add_size(subjects: Commands) -> None:
+    size = subjects.add_parser("size", help="time per atom, and the largest box that fits the memory")
+    _add_choice(size)
+    size.add_argument("--sizes", type=int, nargs="+", help="atoms (default: 192 to 49 152)")
+    size.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    size.add_argument("--memory", type=float, default=24.0, help="GB of the process (default: %(default)s)")
+    _add_way(size)
+    size.set_defaults(run=_size)
+
+
+def _add_profile(subjects: Commands) -> None:
+    profile = subjects.add_parser("profile", help="the share of each operation in energy and forces")
+    _add_choice(profile)
+    profile.add_argument("--model", "-m", help="name or path of a model that knows H and O, instead of a random one")
+    _add_atoms(profile)
+    profile.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    _add_way(profile)
+    profile.set_defaults(run=_profile)
+
+
+def _add_skin(subjects: Commands) -> None:
+    skin = subjects.add_parser("skin", help="the share of the neighbour list in dynamics")
+    _add_choice(skin)
+    skin.add_argument("--model", "-m", help="name or path of a model that knows H and O, instead of a random one")
+    _add_atoms(skin)
+    skin.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
+    skin.add_argument("--skin", type=float, default=1.0, help="A (default: %(default)s)")
+    _add_threads(skin)
+    _add_way(skin)
+    skin.set_defaults(run=_skin)
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--family", default="mace", help="default: %(default)s")
+    command.add_argument("--channels", type=int, default=128, help="default: %(default)s")
+    command.add_argument("--hidden-lmax", type=int, default=1, help="default: %(default)s")
+
+
+def _add_atoms(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--size", type=int, default=192, help="atoms (default: %(default)s)")
+
+
+def _add_threads(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 2")
+
+
+def _add_peer(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rounds", type=int, default=20, help="turns of each side (default: %(default)s)")
+    command.add_argument("--peer-python", help="Python of an environment with mace-torch "
+                         "(default: the environment variable MLIP_PEER_MACE_PYTHON)")
+
+
+def _add_way(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--backend", default="auto", help="auto, compiled or reference (default: %(default)s)")
+    command.add_argument("--radial", default="exact", help="exact or tabulated (default: %(default)s)")
+
+
+def _choice(options: argparse.Namespace) -> Choice:
+    from mlip.bench.sides import Choice
+
+    return Choice(options.family, options.channels, options.hidden_lmax, file=getattr(options, "model", None))
+
+
+def _way(options: argparse.Namespace) -> Variant:
+    from mlip.bench.sides import Variant
+
+    return Variant(options.backend, options.radial)
+
+
+def _report(options: argparse.Namespace, found: Callable[[], Sequence[dict[str, Any]]],
+            table: Callable[[Sequence[dict[str, Any]]], str]) -> Sequence[dict[str, Any]]:
+    """Make the rows, once it is known that they can be written, and print and write them."""
+    from mlip.bench.rows import save
+    from mlip.io.files import check_target
+
+    if options.json is not None:
+        check_target(options.json, (".json",))
+    rows = found()
+    print(table(rows))
+    if options.json is not None:
+        save(rows, options.json)
+    return rows
+
+
+def _neighbors(options: argparse.Namespace) -> None:
+    from mlip.bench.neighbors import bench_neighbors, table
+
+    _report(options, lambda: bench_neighbors(sizes=tuple(options.sizes), threads=tuple(options.threads)), table)
+
+
+def _model(options: argparse.Namespace) -> None:
+    from mlip.bench.model import SIZES, bench_model, table
+    from mlip.bench.plot import plot
+    from mlip.io.files import check_target
+
+    if options.plot is not None:
+        check_target(options.plot, (".png",))
+    rows = _report(options, lambda: bench_model(
+        _choice(options), options.sizes or SIZES, options.threads, rounds=options.rounds, backends=options.backend,
+        radials=options.radial, peer=options.peer_python), table)
+    if options.plot is not None and rows:
+        plot(rows, options.plot)
+
+
+def _ops(options: argparse.Namespace) -> None:
+    from mlip.bench.ops import bench_ops, table
+
+    _report(options, lambda: bench_ops(_choice(options), options.size, options.threads, rounds=options.rounds,
+                                       peer=options.peer_python), table)
+
+
+def _size(options: argparse.Namespace) -> None:
+    from mlip.bench.size import SIZES, bench_size, table
+
+    _report(options, lambda: bench_size(_choice(options), options.sizes or SIZES, threads=options.threads,
+                                        memory=options.memory, way=_way(options)), table)
+
+
+def _profile(options: argparse.Namespace) -> None:
+    from mlip.bench.profile import bench_profile, profile_table
+
+    _report(options, lambda: [bench_profile(_choice(options), options.size, threads=options.threads,
+                                            way=_way(options))], lambda rows: profile_table(rows[0]))
+
+
+def _skin(options: argparse.Namespace) -> None:
+    from mlip.bench.profile import bench_skin, skin_table
+
+    _report(options, lambda: bench_skin(_choice(options), options.size, steps=options.steps, skin=options.skin,
+                                        threads=options.threads, way=_way(options)), skin_table)

@@ -1,0 +1,58 @@
+"""bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+TINY = ("--channels", 2, "--hidden-lmax", 0)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mace-torch, whatever the environment says."""
+    monkeypatch.delenv("MLIP_PEER_MACE_PYTHON", raising=False)
+
+
+def test_neighbors(run) -> None:
+    code, out, err = run("bench", "neighbors", "--sizes", 32, "--threads", 1, "--json", "rows.json")
+    assert (code, err) == (0, "")
+    assert "32" in out
+    assert json.loads(Path("rows.json").read_text())
+    code, _, err = run("bench", "neighbors", "--sizes", 0)
+    assert code == 2
+    assert "sizes" in err
+    assert run("bench", "neighbors", "--sizes", 32, "--threads", 1, "--json", "absent/rows.json")[0] == 2
+
+
+def test_model(run) -> None:
+    code, out, err = run("bench", "model", *TINY, "--sizes", 24, "--threads", 1, "--rounds", 1, "--radial", "exact",
+                         "--json", "rows.json", "--plot", "rows.png")
+    assert (code, err) == (0, "")
+    assert "| mlip | 24 | 1,260 | 1 |" in out
+    assert json.loads(Path("rows.json").read_text())[0]["atoms"] == 24
+    assert Path("rows.png").is_file()
+    for arguments, text in ((("--plot", "rows.pdf"), ".png"), (("--peer-python", "/absent"), "/absent"),
+                            (("--sizes", 0), "sizes"), (("--channels", 0), "channels")):
+        code, _, err = run("bench", "model", "--rounds", 1, *arguments)
+        assert code == 2
+        assert text in err
+
+
+def test_the_others(run) -> None:
+    for arguments, text in ((("ops", "--size", 24, "--threads", 1, "--rounds", 1), "training step"),
+                            (("size", "--sizes", 24), "Largest box"),
+                            (("profile", "--size", 24), "matrix products"),
+                            (("skin", "--size", 24, "--steps", 2, "--threads", 1), "rebuilds")):
+        code, out, err = run("bench", *arguments, *TINY, "--json", "rows.json")
+        assert (code, err) == (0, "")
+        assert text in out
+        assert json.loads(Path("rows.json").read_text())[0]["atoms"] == 24
+
+
+def test_profile_of_a_model_of_mine(run, model) -> None:
+    code, out, err = run("bench", "profile", "--model", model, "--size", 24)
+    assert (code, err) == (0, "")
+    assert model in out
