@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mlip.checkpoints.potential import Prediction
 
 OPTIONS = ("model", "device", "dtype", "skin", "backend", "radial")
-HOW = ("MLIPCalculator(model, device=None, dtype=None, skin=1.0, backend=None, radial=None), where model is a name, the "
-       "path of a file, or an mlip.Potential")
+HOW = ("MLIPCalculator(model, device=None, dtype=None, skin=1.0, backend=None, radial=None), where model is a name, "
+       "the path of a file, or an mlip.Potential")
 
 
 class MLIPCalculator(Calculator):  # type: ignore[misc]

@@ -28,7 +28,8 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
     win: `device` (by default that of a `Potential`, and CUDA, if there is one, for a name or path);
     `dtype` or `precision` (`single`, `double`, ...); `charge` and `multiplicity` (or `spin`), both of the
     atoms the model describes; `head`; `skin` in A; `periodic`; `backend` and `radial` (see `create_force`);
-    and `returnEnergyType`: `energy` (the default here: with the isolated atoms) or `interaction_energy` (the default of openmm-ml's own MACE).
+    and `returnEnergyType`: `energy` (the default here: with the isolated atoms) or `interaction_energy` (the
+    default of openmm-ml's own MACE).
     `createSystem` and `createMixedSystem` pass options to several addressees, so that those unknown here
     are ignored there.
     """

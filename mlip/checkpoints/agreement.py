@@ -61,7 +61,7 @@ def piece_of(structure: Structure, graph: AtomGraph, model: EnergyModel) -> Atom
 
 
 def _compare(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[float, float]:
-    """Return the largest difference and the allowed one; what is NaN or infinite on both sides is reported elsewhere."""
+    """Return the largest difference and the allowed one; what is NaN or infinite on both sides does not count."""
     finite = torch.isfinite(ours) | torch.isfinite(theirs)
     ours, theirs = ours[finite].double(), theirs[finite].double()
     if not len(ours):

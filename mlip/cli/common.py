@@ -45,7 +45,8 @@ def model_of(options: argparse.Namespace) -> Potential:
     """Load the model that the options name."""
     from mlip.checkpoints import load
 
-    return load(options.model, device=options.device, dtype=options.dtype, backend=options.backend, radial=options.radial)
+    return load(options.model, device=options.device, dtype=options.dtype, backend=options.backend,
+                radial=options.radial)
 
 
 def structures_of(file: Path, options: argparse.Namespace) -> list[Atoms]:

@@ -65,7 +65,7 @@ class AtomGraph:
 
     def edges(self) -> Edges:
         """Return what the edge convolution needs; the two edges of a pair share one row of radial weights."""
-        return Edges.of(*self.edge_index, self.num_atoms, self.pair)
+        return Edges.of(self.edge_index[0], self.edge_index[1], self.num_atoms, self.pair)
 
     def replace(self, **fields: Tensor) -> AtomGraph:
         """Return a copy with some fields exchanged."""

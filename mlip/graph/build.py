@@ -71,8 +71,8 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     for i, (structure, lists) in enumerate(zip(structures, edges, strict=True)):
         with naming(i if len(structures) > 1 else None):
             if (np.diff(lists.receivers) < 0).any():
-                raise OptionError("the edges of a neighbour list must be sorted by receiver; sort them, or let mlip make "
-                                  "the list")
+                raise OptionError("the edges of a neighbour list must be sorted by receiver; sort them, or let mlip "
+                                  "make the list")
             check_distances(structure, lists)
             chosen.append(head_index(structure.head, heads))
     sizes = np.array([len(s) for s in structures], dtype=np.int64)

@@ -125,7 +125,7 @@ class EnergyModel(nn.Module, ABC):
         """Choose the back end of all ops."""
         for module in self.modules():
             if hasattr(module, "backend"):
-                module.backend = backend
+                vars(module)["backend"] = backend  # a plain attribute, not a part of the module
 
     @contextmanager
     def using(self, backend: Backend) -> Iterator[None]:

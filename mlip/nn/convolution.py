@@ -7,9 +7,10 @@ pass, so that memory grows with the number of atoms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from mlip.nn.linear import PathLinear
 from mlip.nn.workspace import WORKSPACE
 from mlip.ops import Backend, Edges, edge_convolution, use_compiled
-from mlip.ops.edge_convolution import Paths, convolve, convolve_backward, split
+from mlip.ops.edge_convolution import convolve, convolve_backward, split
+from mlip.ops.tables import Paths
 
 BLOCK = 64 << 20  # bytes of radial weights in a block: in a large one, more pairs have both their edges
 KEEP = 512 << 20  # bytes of radial weights of a layer that are kept for the backward pass
@@ -64,7 +66,7 @@ def blocks_of(edges: Edges, pairs: int, row_bytes: int) -> list[Block]:
         fitting = int(torch.searchsorted(edges.offsets, start + most, right=True)) - 1
         bounds.append(min(receivers, max(fitting, bounds[-1] + 1)))
     assert int(edges.offsets[-1]) == count
-    return [_block(edges, a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [_block(edges, a, b) for a, b in pairwise(bounds)]
 
 
 def _block(edges: Edges, begin: int, end: int) -> Block:
@@ -75,11 +77,27 @@ def _block(edges: Edges, begin: int, end: int) -> Block:
     return Block(local, first, (begin, end), atoms, pairs)
 
 
+class RadialNetwork(Protocol):
+    """What turns radial functions of pairs [K, n] into weights [K, columns]: `RadialMLP` or `TableNetwork`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the weights; differentiable any number of times."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what may be trained."""
+
+    def evaluate_into(self, x: Tensor, out: Tensor) -> Any:
+        """Write the weights into `out` and return what `differentiate` needs."""
+
+    def differentiate(self, state: Any, g: Tensor) -> Tensor:
+        """Return the derivative by x, given that by the weights."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """What a radial convolution is made of, beside its tensors; its messages are multiplied by `scale`."""
 
-    network: nn.Module
+    network: RadialNetwork
     linear: PathLinear
     paths: Paths
     scale: float
@@ -88,13 +106,13 @@ class Layer:
 
     def weights(self, radial: Tensor, channels: int) -> Tensor:
         """Return [K, P, C] for radial functions [K, n]."""
-        weights: Tensor = self.network(radial)
-        return weights.view(-1, len(self.paths), channels)
+        return self.network(radial).view(-1, len(self.paths), channels)
 
     def plain(self, features: Tensor, harmonics: Tensor, radial: Tensor, backend: Backend) -> Tensor:
         """Return the messages by ops that can be differentiated again."""
         weights = self.weights(radial, features.shape[2])
-        return self.linear(edge_convolution(features, harmonics, weights, self.edges, self.paths, backend), self.scale)
+        messages = edge_convolution(features, harmonics, weights, self.edges, self.paths, backend)
+        return self.linear(messages, self.scale)  # type: ignore[no-any-return]
 
 
 def radial_convolution(features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer, backend: Backend) -> Tensor:
@@ -107,7 +125,7 @@ def radial_convolution(features: Tensor, harmonics: Tensor, radial: Tensor, laye
         layer: network, linear map, paths and edges.
         backend: one of `mlip.ops.BACKENDS`.
     """
-    trained = any(p.requires_grad for module in (layer.network, layer.linear) for p in module.parameters())
+    trained = any(p.requires_grad for p in (*layer.network.parameters(), *layer.linear.parameters()))
     if trained or not use_compiled(backend, features, harmonics, radial):
         return layer.plain(features, harmonics, radial, backend)
     return _Blocked.apply(features, harmonics, radial, layer)  # type: ignore[no-any-return, no-untyped-call]
@@ -135,7 +153,7 @@ class _Blocked(torch.autograd.Function):
         return torch.cat(out)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         features, harmonics, radial = ctx.saved_tensors
         layer: Layer = ctx.layer
         if torch.is_grad_enabled():  # to be differentiated again
@@ -147,11 +165,11 @@ class _Blocked(torch.autograd.Function):
         for block, known in zip(layer.blocks, kept, strict=True):
             made = known or _Weights(layer, _rows(radial, block.pairs), features.shape[2])
             dweights = WORKSPACE.take(tuple(made.weights.shape), features)
+            upstream = layer.linear.transposed(g[block.receivers[0] : block.receivers[1]], layer.scale)
             part, dy_block = convolve_backward(
-                _rows(features, block.atoms), block.edge_rows(harmonics), made.weights,
-                layer.linear.transposed(g[block.receivers[0] : block.receivers[1]], layer.scale), by_features, block.edges,
-                layer.paths, dweights.tensor)
-            dr_block = layer.network.differentiate(made.state, dweights.tensor.flatten(1))  # type: ignore[operator]
+                _rows(features, block.atoms), block.edge_rows(harmonics), made.weights, upstream, by_features,
+                block.edges, layer.paths, dweights.tensor)
+            dr_block = layer.network.differentiate(made.state, dweights.tensor.flatten(1))
             made.give_back()
             WORKSPACE.give(dweights)
             block.edge_rows(dy).copy_(dy_block)
@@ -167,7 +185,7 @@ class _Weights:
     def __init__(self, layer: Layer, radial: Tensor, channels: int) -> None:
         self.buffer = WORKSPACE.take((len(radial), len(layer.paths), channels), radial)
         self.weights = self.buffer.tensor
-        self.state = layer.network.evaluate_into(radial, self.weights.flatten(1))  # type: ignore[operator]
+        self.state = layer.network.evaluate_into(radial, self.weights.flatten(1))
 
     def give_back(self) -> None:
         WORKSPACE.give(self.buffer)
@@ -181,5 +199,7 @@ def _differentiable(layer: Layer, inputs: tuple[Tensor, ...], needed: Sequence[b
                     g: Tensor) -> tuple[Tensor | None, ...]:
     inputs = tuple(x.view_as(x) for x in inputs)  # they depend on each other; the derivatives wanted are partial ones
     chosen = [x for x, need in zip(inputs, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(layer.plain(*inputs, "compiled"), chosen, g, create_graph=True))
+    features, harmonics, radial = inputs
+    messages = layer.plain(features, harmonics, radial, "compiled")
+    found = iter(torch.autograd.grad(messages, chosen, g, create_graph=True))
     return *(next(found) if need else None for need in needed), None

@@ -49,7 +49,7 @@ class PathLinear(nn.Module):
         return torch.cat(mixed, dim=1)
 
     def transposed(self, g: Tensor, scale: float = 1.0) -> Tensor:
-        """Return scale times the transposed map of g [N, (lmax+1)^2, C]: all messages[l] flattened, one after another."""
+        """Return scale times the transposed map of g [N, (lmax+1)^2, C]: all messages[l], flattened and joined."""
         parts = [torch.mm(g[:, block(l)].flatten(0, 1), (weight * (scale / sqrt(weight.shape[0]))).T)
                  for l, weight in enumerate(self.weights)]
         return torch.cat([part.view(-1) for part in parts])

@@ -74,7 +74,8 @@ class RadialMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [K, widths[-1]] for x [K, widths[0]]."""
-        return self._hidden(x) @ self._last()
+        out: Tensor = self._hidden(x) @ self._last()
+        return out
 
     def _hidden(self, x: Tensor) -> Tensor:
         """Return what the last layer multiplies."""
@@ -83,7 +84,7 @@ class RadialMLP(nn.Module):
         return x
 
     def _last(self) -> Tensor:
-        weight = self.weights[-1]
+        weight: Tensor = self.weights[-1]
         return weight / sqrt(weight.shape[0])
 
     def evaluate_into(self, x: Tensor, out: Tensor) -> Any:
@@ -97,4 +98,5 @@ class RadialMLP(nn.Module):
     def differentiate(self, state: Any, g: Tensor) -> Tensor:
         """Return the derivative by x of what has the derivative `g` by `forward(x)`."""
         x, hidden = state
-        return torch.autograd.grad(hidden, x, g @ self._last().detach().T)[0]
+        dx: Tensor = torch.autograd.grad(hidden, x, g @ self._last().detach().T)[0]
+        return dx

@@ -74,7 +74,8 @@ class TableNetwork(nn.Module):
         ends = torch.cat([scaled[:, :-1], scaled[:, 1:]])
         rows = torch.einsum("pd,dnf->npf", torch.tensor(_HERMITE, dtype=jets.dtype), ends)
         powers = 0.5 ** torch.arange(len(_HERMITE), dtype=jets.dtype)
-        error = float((torch.einsum("npf,p->nf", rows, powers) - middle).abs().max() / middle.abs().max().clamp(min=1e-300))
+        difference = (torch.einsum("npf,p->nf", rows, powers) - middle).abs().max()
+        error = float(difference / middle.abs().max().clamp(min=1e-300))
         if not error <= LARGEST_ERROR:
             raise BackendError(f"radial='tabulated': a table of {INTERVALS} intervals is off by {error:.1e} of the "
                                f"largest value (allowed: {LARGEST_ERROR:.0e}); use radial='exact' for this model")

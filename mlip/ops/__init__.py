@@ -7,5 +7,5 @@ from mlip.ops.radial_table import radial_table
 from mlip.ops.sphere_product import sphere_product
 from mlip.ops.symmetric_contraction import symmetric_contraction
 
-__all__ = ["BACKENDS", "Backend", "Edges", "backends", "check_backend", "compiled_is_available", "edge_convolution", "radial_table",
-           "sphere_product", "spherical_harmonics", "symmetric_contraction", "use_compiled"]
+__all__ = ["BACKENDS", "Backend", "Edges", "backends", "check_backend", "compiled_is_available", "edge_convolution",
+           "radial_table", "sphere_product", "spherical_harmonics", "symmetric_contraction", "use_compiled"]

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 INTERFACE = 1  # equals INTERFACE in csrc/CMakeLists.txt; raised whenever the signature of an operator changes
 NAMES = ("libmlip_ops.so", "libmlip_ops.dylib")
 

@@ -24,7 +24,7 @@ def check_backend(backend: str) -> Backend:
         raise OptionError(f"backend {backend!r} is unknown; allowed: {', '.join(BACKENDS)}")
     if backend == "compiled" and LIBRARY.path is None:
         raise BackendError(f"backend='compiled' cannot be used: {LIBRARY.problem}; backend='auto' uses plain torch")
-    return backend  # type: ignore[return-value]
+    return backend
 
 
 def compiled_is_available() -> bool:

@@ -113,7 +113,8 @@ def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edge
     out = []
     for l3 in sorted(messages):
         stacked = torch.stack(messages[l3], dim=2)
-        out.append(stacked.new_zeros(edges.offsets.shape[0] - 1, *stacked.shape[1:]).index_add(0, edges.receiver, stacked))
+        zeros = stacked.new_zeros(edges.offsets.shape[0] - 1, *stacked.shape[1:])
+        out.append(zeros.index_add(0, edges.receiver, stacked))
     return out
 
 
@@ -155,24 +156,26 @@ def _differentiate_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
     for k in range(3):  # the term T(..., v_k in the place of argument k, ...; g)
         if not ctx.which >> k & 1:
             continue
-        arguments = [v[k] if i == k else x[i] for i in range(3)]
-        gradients.append(_backward(*arguments, g, [needs[i] and i != k for i in range(3)], rest))
+        a, b, c = (v[k] if i == k else x[i] for i in range(3))
+        gradients.append(_backward(a, b, c, g, [needs[i] and i != k for i in range(3)], rest))
         if needs[3]:
-            by_g.append(_convolve(*arguments, g.shape[0], rest))
+            by_g.append(_convolve(a, b, c, g.shape[0], rest))
     dh, dy, dw = (_sum(column) for column in zip(*gradients, strict=True))
     return dh, dy, dw, _sum(by_g), None, *[None] * len(rest)
 
 
 def _register() -> None:
-    @torch.library.register_fake("mlip::edge_convolution")
+    fake: Callable[[str], Callable[..., Any]] = torch.library.register_fake
+
+    @fake("mlip::edge_convolution")
     def _(h: Tensor, y: Tensor, w: Tensor, size: int, *rest: Tensor) -> Tensor:
         return h.new_empty(size)
 
-    @torch.library.register_fake("mlip::edge_convolution_backward")
+    @fake("mlip::edge_convolution_backward")
     def _(h: Tensor, y: Tensor, w: Tensor, g: Tensor, which: int, *rest: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(t) if which >> k & 1 else t.new_empty(0) for k, t in enumerate((h, y, w)))
 
-    @torch.library.register_fake("mlip::edge_convolution_backward_into")
+    @fake("mlip::edge_convolution_backward_into")
     def _(h: Tensor, y: Tensor, w: Tensor, g: Tensor, which: int, dw: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.empty_like(t) if which >> k & 1 else t.new_empty(0) for k, t in enumerate((h, y)))
 

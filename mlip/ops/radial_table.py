@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,16 +62,19 @@ def _differentiate_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _register() -> None:
-    @torch.library.register_fake("mlip::radial_table")
+    fake: Callable[[str], Callable[..., Any]] = torch.library.register_fake
+
+    @fake("mlip::radial_table")
     def _(t: Tensor, interval: Tensor, coefficients: Tensor) -> Tensor:
         return t.new_empty(t.shape[0], coefficients.shape[2])
 
-    @torch.library.register_fake("mlip::radial_table_backward")
+    @fake("mlip::radial_table_backward")
     def _(t: Tensor, interval: Tensor, coefficients: Tensor, g: Tensor) -> Tensor:
         return torch.empty_like(t)
 
-    torch.library.register_autograd("mlip::radial_table", _differentiate, setup_context=_save)
-    torch.library.register_autograd("mlip::radial_table_backward", _differentiate_backward, setup_context=_save)
+    register: Callable[..., None] = torch.library.register_autograd
+    register("mlip::radial_table", _differentiate, setup_context=_save)
+    register("mlip::radial_table_backward", _differentiate_backward, setup_context=_save)
 
 
 if LIBRARY.path is not None:

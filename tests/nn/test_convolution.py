@@ -38,12 +38,14 @@ def graph(potential: mlip.Potential) -> AtomGraph:
 
 @needs_kernels
 class TestBlocks:
-    def test_energies_forces_and_stress(self, potential: mlip.Potential, graph: AtomGraph, size: tuple[int, int]) -> None:
+    def test_energies_forces_and_stress(self, potential: mlip.Potential, graph: AtomGraph,
+                                        size: tuple[int, int]) -> None:
         found = evaluate(potential.model, graph, stress=True)
         with potential.model.using("reference"):
             expected = evaluate(potential.model, graph, stress=True)
         for name in ("interaction", "forces", "stress"):
-            torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-10, equal_nan=True)
+            ours, theirs = getattr(found, name), getattr(expected, name)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10, equal_nan=True)
 
     def test_hessian(self, potential: mlip.Potential, graph: AtomGraph, size: tuple[int, int]) -> None:
         def product(v: Tensor) -> Tensor:

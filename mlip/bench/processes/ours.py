@@ -18,7 +18,8 @@ from mlip.neighbors import neighbor_list
 from mlip.nn.derivatives import evaluate
 from mlip.ops import symmetric_contraction
 from mlip.ops._library import LIBRARY
-from mlip.ops.edge_convolution import Edges, Paths, edge_convolution
+from mlip.ops.edge_convolution import Edges, edge_convolution
+from mlip.ops.tables import Paths
 
 
 class Actions:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mlip.models.mace.config import MACEConfig
-from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear, normal
 from mlip.nn.convolution import Block, Layer, radial_convolution
+from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear, normal
 from mlip.nn.radial import RadialMLP
 from mlip.ops import Backend, Edges, symmetric_contraction
 from mlip.so3.degrees import convolution_paths

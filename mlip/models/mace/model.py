@@ -12,8 +12,8 @@ from mlip.models.mace.config import MACEConfig
 from mlip.models.mace.radii import COVALENT_RADII
 from mlip.nn.convolution import blocks_of
 from mlip.nn.linear import normal
-from mlip.nn.radial_table import RadialTables
 from mlip.nn.radial import AgnesiTransform, BesselBasis, polynomial_cutoff
+from mlip.nn.radial_table import RadialTables
 from mlip.nn.zbl import ZBLRepulsion
 from mlip.ops import spherical_harmonics
 
@@ -38,7 +38,9 @@ class MACE(EnergyModel):
         self.repulsion = (ZBLRepulsion(config.atomic_numbers, radii, config.cutoff_power)
                           if config.pair_repulsion else None)
         layers = range(config.num_layers)
-        self.interactions = nn.ModuleList(Interaction(config, t) for t in layers)
+        interactions = [Interaction(config, t) for t in layers]
+        self.widest = max(len(interaction.paths) for interaction in interactions) * config.channels
+        self.interactions = nn.ModuleList(interactions)
         self.products = nn.ModuleList(Product(config, t) for t in layers)
         self.readouts = nn.ModuleList(
             NonLinearReadout(config) if 0 < t == config.num_layers - 1 else LinearReadout(config) for t in layers)
@@ -73,8 +75,7 @@ class MACE(EnergyModel):
 
     def _neighbours(self, graph: AtomGraph, vectors: Tensor, radial: Tensor) -> Neighbours:
         edges = graph.edges()
-        widest = max(len(interaction.paths) for interaction in self.interactions) * self.config.channels
-        blocks = blocks_of(edges, len(radial), widest * radial.element_size())
+        blocks = blocks_of(edges, len(radial), self.widest * radial.element_size())
         return Neighbours(edges, blocks, spherical_harmonics(vectors, self.config.edge_lmax, self.backend), radial)
 
     def radial_functions(self, r: Tensor, ends: Tensor) -> Tensor:
