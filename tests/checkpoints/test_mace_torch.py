@@ -235,7 +235,7 @@ REFUSED: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
     "no irreps": (put(FIRST, "hidden_irreps", 5), "5 where irreps were expected"),
     "normalisation of the harmonics": (put("spherical_harmonics", "normalization", "norm"),
                                        "norm is not supported; supported: component"),
-    "correlation 4": (put("products.0.symmetric_contractions.contractions.0", "correlation", 4), "1, 2 and 3"),
+    "correlation 5": (put("products.0.symmetric_contractions.contractions.0", "correlation", 5), "1 to 4"),
     "unequal neighbors": (put(FIRST, "avg_num_neighbors", 7.0), r"avg_num_neighbors: \[7.0, 6.5\]"),
     "neighbors as text": (put(FIRST, "avg_num_neighbors", "7"), "'7' where a number was expected"),
     "no neighbors": (hide(FIRST, "avg_num_neighbors"), "no attribute 'avg_num_neighbors'"),

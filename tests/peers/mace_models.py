@@ -44,6 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "layers3": {"model_class": "MACE", "num_interactions": 3, "interaction_cls": PLAIN,
                 "interaction_cls_first": PLAIN, "pair_repulsion": True, "distance_transform": "Agnesi"},
     "layer1": {"num_interactions": 1, "correlation": 1, "max_ell": 3, "radial_MLP": [16]},
+    "correlation4": {"correlation": 4, "max_ell": 1},
     "single": {"dtype": "float32", "interaction_cls_first": DENSITY, "interaction_cls": DENSITY_RESIDUAL,
                "pair_repulsion": True, "distance_transform": "Agnesi", "correlation": 3, "r_max": 4.6},
     "old": {"correlation": 3, "pair_repulsion": True, "radial_MLP": [64, 64, 64]},

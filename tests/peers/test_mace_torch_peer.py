@@ -21,7 +21,7 @@ from mlip.checkpoints.mace_torch import read_mace_torch
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
-NAMES = ("residual", "plain_zbl", "density", "heads", "degree2", "layers3", "layer1", "single", "old")
+NAMES = ("residual", "plain_zbl", "density", "heads", "degree2", "layers3", "layer1", "correlation4", "single", "old")
 
 
 @pytest.fixture(scope="module")

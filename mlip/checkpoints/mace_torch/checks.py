@@ -178,7 +178,7 @@ def check_layout(module: Module) -> None:
 def num_couplings(lmax: int, nu: int, degree: int) -> int:
     """Return how many couplings of `nu` factors of degrees 0..lmax to a degree mace-torch enumerates.
 
-    Factors are coupled from the left and have natural parity. With cuequivariance fewer are kept
+    Factors are coupled from the left and have natural parity; of four, so have all intermediates. With cuequivariance fewer are kept
     (`use_reduced_cg`), which the attribute of that name does not tell: it may be set without effect.
     """
     counts = {(k, k % 2): 1 for k in range(lmax + 1)}
@@ -188,6 +188,7 @@ def num_couplings(lmax: int, nu: int, degree: int) -> int:
             for l2 in range(lmax + 1):
                 for l3 in range(abs(l1 - l2), l1 + l2 + 1):
                     key = (l3, (parity + l2) % 2)
-                    grown[key] = grown.get(key, 0) + count
+                    if nu < 4 or l3 % 2 == key[1]:
+                        grown[key] = grown.get(key, 0) + count
         counts = grown
     return max(counts.get((degree, degree % 2), 0), 1)

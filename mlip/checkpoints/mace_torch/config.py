@@ -26,7 +26,7 @@ from mlip.checkpoints.module_tree import Module
 from mlip.checkpoints.safe_pickle import describe
 from mlip.errors import ModelFileError
 
-CORRELATIONS = (1, 2, 3)
+CORRELATIONS = (1, 2, 3, 4)
 UNUSED_WIDTH = 16
 """Readout width of a model with one layer, which has no nonlinear readout."""
 
@@ -197,7 +197,7 @@ def _product(block: Module, layer: Module, last: bool, hidden: Irreps, lmax: int
 def _correlation(part: Module, lmax: int) -> int:
     check_irreps(part, "coupling_irreps", natural(1, lmax))
     order = part.attribute("correlation")
-    require(order in CORRELATIONS, f"{part.path}.correlation", order, "1, 2 and 3")
+    require(order in CORRELATIONS, f"{part.path}.correlation", order, "1 to 4")
     return int(number(order))
 
 
