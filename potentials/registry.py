@@ -45,8 +45,8 @@ _lock = threading.RLock()
 
 
 def register(model: Potential | str | Path, device: torch.device | str | None = None,
-          dtype: torch.dtype | str | None = None, backend: str | None = None,
-          radial: str | None = None) -> tuple[Potential, ModelReference]:
+             dtype: torch.dtype | str | None = None, backend: str | None = None,
+             radial: str | None = None) -> tuple[Potential, ModelReference]:
     """Return the potential to work with and the reference by which copies of a force find it.
 
     Args:
@@ -105,7 +105,7 @@ def _loaded(reference: ModelReference) -> Potential:
             "this force was made from a model that had never been saved, so that a copy in another process "
             "cannot find it; call potential.save(path) first and create the force again")
     stored = load(reference.source, device=_device_here(reference.device))
-    backend = reference.backend if compiled_is_available() else "auto"
+    backend = "auto" if reference.backend == "compiled" and not compiled_is_available() else reference.backend
     potential = stored.to(dtype=reference.dtype, backend=backend, radial=reference.radial)
     if reference.sha256 not in (stored.info.sha256, potential.info.sha256):
         raise ModelFileError(

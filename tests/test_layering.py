@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -185,6 +186,28 @@ def test_files_are_short() -> None:
     lines = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in sources()}
     long = {str(path): count for path, count in lines.items() if count > MAX_LINES}
     assert not long, f"the ceiling is {MAX_LINES} lines: {long}"
+
+
+def native_sources() -> list[Path]:
+    return sorted(p for p in (ROOT / "mlip").rglob("*") if p.suffix in (".cpp", ".hpp", ".h", ".cu", ".cuh"))
+
+
+def test_native_files_are_short() -> None:
+    lines = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in native_sources()}
+    assert len(lines) > 10
+    long = {str(path): count for path, count in lines.items() if count > MAX_LINES}
+    assert not long, f"the ceiling is {MAX_LINES} lines: {long}"
+
+
+def test_native_code_is_built_without_torch() -> None:
+    """Every header is ours or of the standard library, so that a compiler is all that a build needs."""
+    here = {path.name for path in native_sources()}
+    wrong = []
+    for path in native_sources():
+        for kind, name in re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)', path.read_text(), re.MULTILINE):
+            if (kind == '"' and name not in here) or (kind == "<" and not re.fullmatch(r"[a-z_0-9]+(\.h)?", name)):
+                wrong.append(f"{path.relative_to(ROOT)}: {name}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_functions_are_short() -> None:

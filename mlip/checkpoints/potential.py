@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ from mlip.ops import Backend, check_backend, use_compiled
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+_CHECKING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ class Potential:
         """
         stress = stress and any(s.volume is not None for s in structures)
         graph = self.graph(structures, edges)
-        if structures and not self._agrees:
+        if structures:
             self.check_backend(structures[0], graph)
         result = evaluate(self.model, graph, forces=forces, stress=stress)
         return _split(result, structures)
@@ -198,7 +201,7 @@ class Potential:
     def check_backend(self, structure: Structure, graph: AtomGraph) -> None:
         """Compare the compiled kernels with plain torch, and tabulated with exact radial functions.
 
-        Done once, before the first evaluation.
+        Done once, at the first structure that has edges; without them nearly nothing would be compared.
 
         Args:
             structure: a piece of it is evaluated.
@@ -207,12 +210,21 @@ class Potential:
         Raises:
             BackendError: the numbers differ.
         """
-        piece = piece_of(structure, graph, self.model)
-        if use_compiled(self.backend, self.model.atomic_energies):
-            check_agreement(self.model, piece)
-        if self.radial == "tabulated":
-            self.radial_error = tabulation_error(self._exact, piece)
-        self._agrees = True
+        if self._agrees:
+            return
+        with _CHECKING:  # plain torch is the model's back end for a while
+            if self._agrees:
+                return
+            compiled = use_compiled(self.backend, self.model.atomic_energies)
+            if compiled or self.radial == "tabulated":
+                piece = piece_of(structure, graph, self.model)
+                if compiled:
+                    check_agreement(self.model, piece)
+                if self.radial == "tabulated":
+                    self.radial_error = tabulation_error(self._exact, piece)
+                if not piece.edge_index.shape[1]:
+                    return
+            self._agrees = True
 
     @overload
     def predict(self, atoms: Atoms, *, forces: bool = True, stress: bool = True) -> Prediction: ...

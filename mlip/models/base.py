@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,11 @@ class ModelConfig:
             raise ConfigError(f"{cls.family} configuration: {error}") from None
 
 
+@runtime_checkable
+class _HasBackend(Protocol):
+    backend: Backend
+
+
 class EnergyModel(nn.Module, ABC):
     """A model of the potential energy.
 
@@ -124,8 +129,8 @@ class EnergyModel(nn.Module, ABC):
     def set_backend(self, backend: Backend) -> None:
         """Choose the back end of all ops."""
         for module in self.modules():
-            if hasattr(module, "backend"):
-                vars(module)["backend"] = backend  # a plain attribute, not a part of the module
+            if isinstance(module, _HasBackend):
+                module.backend = backend
 
     @contextmanager
     def using(self, backend: Backend) -> Iterator[None]:

@@ -197,9 +197,7 @@ def _rows(tensor: Tensor, rows: Tensor | None) -> Tensor:
 
 def _differentiable(layer: Layer, inputs: tuple[Tensor, ...], needed: Sequence[bool],
                     g: Tensor) -> tuple[Tensor | None, ...]:
-    inputs = tuple(x.view_as(x) for x in inputs)  # they depend on each other; the derivatives wanted are partial ones
-    chosen = [x for x, need in zip(inputs, needed, strict=True) if need]
-    features, harmonics, radial = inputs
-    messages = layer.plain(features, harmonics, radial, "compiled")
-    found = iter(torch.autograd.grad(messages, chosen, g, create_graph=True))
+    h, y, r = (x.view_as(x) for x in inputs)  # they depend on each other; the derivatives wanted are partial ones
+    chosen = [x for x, need in zip((h, y, r), needed, strict=True) if need]
+    found = iter(torch.autograd.grad(layer.plain(h, y, r, "compiled"), chosen, g, create_graph=True))
     return *(next(found) if need else None for need in needed), None

@@ -15,7 +15,7 @@ from mlip.ops import Backend, radial_table
 
 INTERVALS = 256
 NEAR_ZERO = 1e-3  # A; radial functions divide by r, so that they are evaluated here in the place of 0
-LARGEST_ERROR = 1e-7  # of a table, relative to its largest value
+LARGEST_ERROR = 1e-6  # of a table, relative to its largest value
 Jets = list[Tensor]  # for each network [3, n, columns]: values and first two derivatives at n distances
 
 # Coefficients of t^0..t^5 (rows) of the polynomial on [0, 1] with given f, f', f'' at 0 and at 1 (columns).

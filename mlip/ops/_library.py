@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ def load() -> Library:
                "pip install --force-reinstall --no-deps mlip-md")
     for path in candidates():
         try:
+            if _is_cut(path):
+                raise OSError("the file is cut off; reinstall mlip-md")
             handle = ctypes.CDLL(str(path))  # registers the operators; `torch.ops.load_library` would change the
             # environment by importing the compiler of torch
             found = int(handle.mlip_ops_interface())
@@ -59,6 +62,20 @@ def load() -> Library:
         handle.mlip_ops_isa.restype = ctypes.c_char_p
         return Library(path, handle.mlip_ops_isa().decode())
     return Library(None, problem=problem)
+
+
+def _is_cut(path: Path) -> bool:
+    """Return whether an ELF file ends before its segments do: the loader would kill the process with a bus error."""
+    content = path.read_bytes()
+    if len(content) < 64 or content[:5] != b"\x7fELF\x02":  # none of 64 bits: the loader says what is wrong
+        return False
+    order = "<" if content[5] == 1 else ">"
+    (table,) = struct.unpack_from(order + "Q", content, 32)
+    size, count = struct.unpack_from(order + "HH", content, 54)
+    if table + size * count > len(content):
+        return True
+    ends = [sum(struct.unpack_from(order + "8xQ16xQ", content, table + k * size)) for k in range(count)]
+    return max(ends, default=0) > len(content)
 
 
 LIBRARY = load()

@@ -54,9 +54,7 @@ class Trainer:
         self.options = {**dataclasses.asdict(config), "data": fingerprint(examples)}
         for i, example in enumerate(examples):  # before hours are spent, and by its place in the data
             with naming(i):
-                potential.graph([example.structure])
-        if examples:
-            potential.check_backend(examples[0].structure, potential.graph([examples[0].structure]))
+                potential.check_backend(example.structure, potential.graph([example.structure]))
         training, validation = split(examples, config.validation_fraction, config.seed)
         self.info: ModelInfo = dataclasses.replace(
             potential.info, description=f"trained on {len(training)} structures, validated on {len(validation)}")

@@ -11,9 +11,15 @@ import torch
 
 from mlip.checkpoints import Potential, from_reference
 from mlip.neighbors import neighbor_list
+from mlip.ops import compiled_is_available
 
 CASES = ("mace_l2_c2_n1", "mace_l3_c3_n2", "mace_l3_c3_n2_L2", "mace_l3_c3_n2_inv_heads2",
          "mace_l3_c3_n2_mp0b_like", "mace_l3_c3_n2_zbl", "mace_plain_l2_c3_n2")
+
+
+BACKENDS = [pytest.param("compiled", marks=pytest.mark.skipif(not compiled_is_available(),
+                                                              reason="the compiled kernels are not installed")),
+            "reference"]
 
 
 def compare(potential: Potential, golden: Any, energy: float, forces: float) -> None:
@@ -27,24 +33,65 @@ def compare(potential: Potential, golden: Any, energy: float, forces: float) -> 
             np.testing.assert_allclose(found.stress, golden[i, "stress"][0], rtol=0, atol=forces)
 
 
-def test_the_model_that_comes_with_the_sources(plain: Any) -> None:
-    potential = from_reference("mace", plain.weights(), plain.config)
+def compare_to_scale(potential: Potential, golden: Any, tolerance: float) -> None:
+    """Compare each structure alone; 1 stands for 1 eV, 1 eV/A and 1 eV/A^3, or the largest number where that is more.
+
+    Of energies the part above the isolated atoms counts, which is what a model computes.
+    """
+    for i, structure in enumerate(golden.structures):
+        (found,) = potential.evaluate([structure])
+        isolated = potential.model.isolated_energies(potential.graph([structure])).numpy()
+        pairs = [(found.energies - isolated, golden[i, "node_energy"] - isolated), (found.forces, golden[i, "forces"])]
+        if structure.volume is not None:
+            pairs.append((found.stress, golden[i, "stress"][0]))
+        for ours, theirs in pairs:
+            scale = max(1.0, float(np.abs(theirs).max()))
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale)
+        assert abs(found.energy - golden[i, "energy"].item()) <= len(structure) * tolerance * scale_of(pairs)
+
+
+def scale_of(pairs: list[tuple[Any, Any]]) -> float:
+    return max(1.0, float(np.abs(pairs[0][1]).max()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_model_that_comes_with_the_sources(plain: Any, backend: str) -> None:
+    potential = from_reference("mace", plain.weights(), plain.config).to(backend=backend)
     assert potential.dtype == torch.float64
     compare(potential, plain, 1e-10, 1e-11)
 
 
-def test_its_float32_weights(plain: Any) -> None:
-    potential = from_reference("mace", plain.weights(torch.float32), plain.config)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_its_float32_weights(plain: Any, backend: str) -> None:
+    potential = from_reference("mace", plain.weights(torch.float32), plain.config).to(backend=backend)
     assert potential.dtype == torch.float32
     compare(potential, plain, 1e-4, 1e-4)
+    compare_to_scale(potential, plain, 1e-5)
     assert potential.model.atomic_energies.dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_golden_model(name: str, shared_dir: Path, golden_file: Any) -> None:
+class TestEveryGoldenModel:
+    """In both precisions, with each back end, with exact and with tabulated radial functions."""
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize(("dtype", "radial", "tolerance"), [
+        ("float32", "exact", 1e-5), ("float64", "tabulated", 1e-7)])
+    def test_to_scale(self, name: str, shared_dir: Path, golden_file: Any, backend: str, dtype: str, radial: str,
+                      tolerance: float) -> None:
+        golden = golden_file.read(shared_dir / "golden" / "gaunt_mace" / f"{name}.npz")
+        weights = golden.weights(getattr(torch, dtype))
+        potential = from_reference("mace", weights, golden.config).to(backend=backend, radial=radial)
+        assert potential.dtype == getattr(torch, dtype)
+        compare_to_scale(potential, golden, tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_golden_model(name: str, shared_dir: Path, golden_file: Any, backend: str) -> None:
     golden = golden_file.read(shared_dir / "golden" / "gaunt_mace" / f"{name}.npz")
-    potential = from_reference("mace", golden.weights(), golden.config)
-    assert potential.dtype == torch.float64
+    potential = from_reference("mace", golden.weights(), golden.config).to(backend=backend)
+    assert (potential.dtype, potential.backend) == (torch.float64, backend)
     assert potential.heads == tuple(golden.config["heads"] or ("default",))
     compare(potential, golden, 1e-10, 1e-11)
     for i, structure in enumerate(golden.structures):

@@ -19,7 +19,7 @@ from mlip.io.ase import structure_of
 from mlip.models.base import EnergyModel
 from mlip.nn import radial_table
 from mlip.nn.radial import RadialMLP
-from mlip.nn.radial_table import function_jets, network_jets
+from mlip.nn.radial_table import TableNetwork, function_jets, network_jets
 
 
 def atoms_of(seed: int) -> Atoms:
@@ -80,6 +80,20 @@ def test_a_bad_table_is_refused(mace: mlip.Potential, monkeypatch: pytest.Monkey
     monkeypatch.setattr(radial_table, "INTERVALS", 4)
     with pytest.raises(BackendError, match=r"a table of 4 intervals is off by .* use radial='exact'"):
         mace.to(radial="tabulated").predict(atoms_of(0))
+
+
+def test_an_error_between_the_knots_is_found() -> None:
+    knots = torch.zeros(3, radial_table.INTERVALS + 1, 1, dtype=torch.float64)
+    knots[0] = 1.0
+    for error, fine in ((9e-7, True), (1.1e-6, False)):
+        network, middle = TableNetwork(1, 6.0).double(), torch.ones(radial_table.INTERVALS, 1, dtype=torch.float64)
+        middle[7] -= error
+        if fine:
+            network.add(knots, middle)
+            assert network.error == pytest.approx(error, rel=1e-6)
+        else:
+            with pytest.raises(BackendError, match=r"is off by 1.1e-06 of the largest value \(allowed: 1e-06\)"):
+                network.add(knots, middle)
 
 
 def test_settings(mace: mlip.Potential, tmp_path: Path) -> None:

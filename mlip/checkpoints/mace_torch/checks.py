@@ -178,8 +178,9 @@ def check_layout(module: Module) -> None:
 def num_couplings(lmax: int, nu: int, degree: int) -> int:
     """Return how many couplings of `nu` factors of degrees 0..lmax to a degree mace-torch enumerates.
 
-    Factors are coupled from the left and have natural parity; of four, so have all intermediates. With cuequivariance fewer are kept
-    (`use_reduced_cg`), which the attribute of that name does not tell: it may be set without effect.
+    Factors are coupled from the left and have natural parity; of four, so have all intermediates. With
+    cuequivariance fewer are kept (`use_reduced_cg`), which the attribute of that name does not tell: it may be
+    set without effect.
     """
     counts = {(k, k % 2): 1 for k in range(lmax + 1)}
     for _ in range(nu - 1):
