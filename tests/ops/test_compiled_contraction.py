@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -181,12 +178,6 @@ class TestCompiled:
             expected = p.call(*inputs)
             check_close([out, *found], [expected, *torch.autograd.grad(expected.square().sum(), inputs)], 1e-13)
 
-    @pytest.mark.parametrize("isa", ["generic", "avx2"])
-    def test_other_instruction_sets(self, isa: str) -> None:
-        run = subprocess.run([sys.executable, __file__], cwd=ROOT, capture_output=True, text=True, check=False,
-                             env={**os.environ, "MLIP_ISA": isa, "PYTHONPATH": str(ROOT)})
-        assert run.returncode == 0, run.stderr
-
 
 @pytest.mark.parametrize(("lmax", "correlation", "l_out"), CASES)
 def test_factorisation_is_the_basis(lmax: int, correlation: int, l_out: int) -> None:
@@ -209,9 +200,3 @@ def test_factorisation_is_the_basis(lmax: int, correlation: int, l_out: int) -> 
                     assert terms.pop((l * l + m, tuple(monomial), first + k)) == basis.coefficients[p, k, m]
             first += basis.coefficients.shape[1]
     assert not terms
-
-
-if __name__ == "__main__":  # in a process of its own, with another instruction set
-    for kind, bound in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        case = problem(atoms=13, channels=37, dtype=kind)
-        check_close(derivatives(case, "compiled", 2), derivatives(case, "reference", 2), bound)

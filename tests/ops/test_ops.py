@@ -47,12 +47,12 @@ def numbers(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
 
 
-def harmonics(atoms: int, edges: int, lmax: int = 4) -> Problem:
+def harmonics(atoms: int, edges: int, degree: int = 4) -> Problem:
     def slow(vectors: Tensor) -> Tensor:
-        out = np.zeros((len(vectors), size(lmax)))
+        out = np.zeros((len(vectors), size(degree)))
         for e, (x, y, z) in enumerate(vectors.double().numpy()):
             cosine, azimuth = y / math.sqrt(x * x + y * y + z * z), math.atan2(x, z)
-            for l, m in ((d, n) for d in range(lmax + 1) for n in range(-d, d + 1)):
+            for l, m in ((d, n) for d in range(degree + 1) for n in range(-d, d + 1)):
                 k = abs(m)
                 scale = math.sqrt((2 * l + 1) * (2 if m else 1) * math.factorial(l - k) / math.factorial(l + k))
                 wave = math.sin(k * azimuth) if m < 0 else math.cos(k * azimuth)
@@ -60,7 +60,7 @@ def harmonics(atoms: int, edges: int, lmax: int = 4) -> Problem:
         return torch.from_numpy(out)
 
     def call(v: Tensor, backend: Backend) -> Tensor:
-        return spherical_harmonics(v, lmax, backend)
+        return spherical_harmonics(v, degree, backend)
 
     return Problem((2.0 * numbers(1, edges, 3),), call, slow)
 
@@ -141,13 +141,13 @@ OPS: dict[str, Callable[..., Problem]] = {
 }
 OF_EDGES = ("spherical_harmonics", "radial_table")
 VARIANTS: list[dict[str, int]] = [
-    {"l_in": 0, "l_edge": 3, "l_out": 3, "channels": 16, "lmax": 1, "orders": 4},
+    {"l_in": 0, "l_edge": 3, "l_out": 3, "channels": 16, "lmax": 1, "orders": 4, "degree": 0},
     {"l_in": 2, "l_edge": 3, "l_out": 3, "channels": 5, "lmax": 3, "orders": 2},
-    {"l_in": 3, "l_edge": 4, "l_out": 4, "channels": 33, "lmax": 3, "orders": 1},
-    {"l_in": 1, "l_edge": 5, "l_out": 5, "channels": 2, "lmax": 6},
+    {"l_in": 3, "l_edge": 4, "l_out": 4, "channels": 33, "lmax": 3, "orders": 1, "degree": 3},
+    {"l_in": 1, "l_edge": 5, "l_out": 5, "channels": 2, "lmax": 0, "degree": 6},
 ]
 SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number grows with the square of the size
-    "spherical_harmonics": lambda: harmonics(0, 2, lmax=3),
+    "spherical_harmonics": lambda: harmonics(0, 2, degree=3),
     "edge_convolution": lambda: convolution(2, 3, channels=1),
     "symmetric_contraction": lambda: contraction(2, 0, lmax=1, channels=1),
     "radial_table": lambda: table(0, 3, channels=2),
