@@ -156,10 +156,10 @@ class _Blocked(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         features, harmonics, radial = ctx.saved_tensors
         layer: Layer = ctx.layer
+        kept, ctx.kept = ctx.kept, [None] * len(layer.blocks)  # in buffers that are lent to others from now on
         if torch.is_grad_enabled():  # to be differentiated again
             return _differentiable(layer, (features, harmonics, radial), ctx.needs_input_grad[:3], g)
-        by_features, kept = ctx.needs_input_grad[0], ctx.kept
-        ctx.kept = [None] * len(kept)  # in buffers that are lent to others from now on
+        by_features = ctx.needs_input_grad[0]
         dh = torch.zeros_like(features) if by_features else None
         dy, dr = torch.empty_like(harmonics), torch.zeros_like(radial)
         for block, known in zip(layer.blocks, kept, strict=True):

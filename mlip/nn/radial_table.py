@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from mlip.ops import Backend, radial_table
 INTERVALS = 256
 NEAR_ZERO = 1e-3  # A; radial functions divide by r, so that they are evaluated here in the place of 0
 LARGEST_ERROR = 1e-6  # of a table, relative to its largest value
+MAKING = Lock()  # held while tables are added, in the place of one for each model, which could not be copied
 Jets = list[Tensor]  # for each network [3, n, columns]: values and first two derivatives at n distances
 
 # Coefficients of t^0..t^5 (rows) of the polynomial on [0, 1] with given f, f', f'' at 0 and at 1 (columns).
@@ -60,8 +62,8 @@ class TableNetwork(nn.Module):
         slope = torch.ops.mlip.radial_table_backward(*state, self.coefficients, g) / self.width
         return torch.stack([slope, torch.zeros_like(slope)], dim=1)
 
-    def add(self, jets: Tensor, middle: Tensor) -> None:
-        """Append the table of one kind of pair.
+    def make(self, jets: Tensor, middle: Tensor) -> tuple[Tensor, float]:
+        """Return the table of one kind of pair and its error, relative to the largest value.
 
         Args:
             jets: values and derivatives at the knots, [3, INTERVALS + 1, columns] float64.
@@ -70,15 +72,19 @@ class TableNetwork(nn.Module):
         Raises:
             BackendError: the table is off by more than `LARGEST_ERROR` between the knots.
         """
-        scaled = jets * self.width ** torch.arange(3, dtype=jets.dtype)[:, None, None]
+        scaled = jets * self.width ** torch.arange(3, dtype=jets.dtype, device=jets.device)[:, None, None]
         ends = torch.cat([scaled[:, :-1], scaled[:, 1:]])
-        rows = torch.einsum("pd,dnf->npf", torch.tensor(_HERMITE, dtype=jets.dtype), ends)
-        powers = 0.5 ** torch.arange(len(_HERMITE), dtype=jets.dtype)
+        rows = torch.einsum("pd,dnf->npf", torch.tensor(_HERMITE, dtype=jets.dtype, device=jets.device), ends)
+        powers = 0.5 ** torch.arange(len(_HERMITE), dtype=jets.dtype, device=jets.device)
         difference = (torch.einsum("npf,p->nf", rows, powers) - middle).abs().max()
         error = float(difference / middle.abs().max().clamp(min=1e-300))
         if not error <= LARGEST_ERROR:
             raise BackendError(f"radial='tabulated': a table of {INTERVALS} intervals is off by {error:.1e} of the "
                                f"largest value (allowed: {LARGEST_ERROR:.0e}); use radial='exact' for this model")
+        return rows, error
+
+    def add(self, rows: Tensor, error: float) -> None:
+        """Append a table that `make` returned."""
         self.error = max(self.error, error)
         self.coefficients = torch.cat([self.coefficients, rows.to(self.coefficients)])
 
@@ -114,19 +120,23 @@ class RadialTables(nn.Module):
         slots = self.slots[kinds]
         if (slots < 0).any():
             for kind in torch.unique(kinds[slots < 0]).tolist():
-                self._tabulate(kind)
+                with MAKING:
+                    if self.slots[kind] < 0:  # no other thread has made it meanwhile
+                        self._tabulate(kind)
             slots = self.slots[kinds]
         return torch.cat([r, slots.to(r.dtype).unsqueeze(1)], dim=1)
 
     def _tabulate(self, kind: int) -> None:
-        knots = torch.linspace(0, self.cutoff, INTERVALS + 1, dtype=torch.float64)
+        knots = torch.linspace(0, self.cutoff, INTERVALS + 1, dtype=torch.float64, device="cpu")
         middle = 0.5 * (knots[1:] + knots[:-1])
         knots[0] = NEAR_ZERO
         slot = int(self.slots.max()) + 1
         with torch.inference_mode(False):
-            for network, jets, values in zip(self.networks, self.jets(kind, knots), self.jets(kind, middle),
-                                             strict=True):
-                network.add(_from_zero(jets), values[0])  # type: ignore[operator]
+            made = [network.make(_from_zero(jets), values[0])  # type: ignore[operator]
+                    for network, jets, values in zip(self.networks, self.jets(kind, knots), self.jets(kind, middle),
+                                                     strict=True)]
+            for network, (rows, error) in zip(self.networks, made, strict=True):  # all of them, or none
+                network.add(rows, error)  # type: ignore[operator]
             slots = self.slots.clone()
             slots[kind] = slot
             self.slots = slots

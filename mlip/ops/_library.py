@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-INTERFACE = 1  # equals INTERFACE in csrc/CMakeLists.txt; raised whenever the signature of an operator changes
+INTERFACE = 2  # equals INTERFACE in csrc/CMakeLists.txt; raised whenever the signature of an operator changes
 NAMES = ("libmlip_ops.so", "libmlip_ops.dylib")
 
 
@@ -56,6 +56,9 @@ def load() -> Library:
         except (OSError, AttributeError) as error:
             problem = f"{path} cannot be loaded: {error}"
             continue
+        if found < 0:
+            return Library(None, problem=f"{path}: another copy of this library is loaded already; use one "
+                                         "installation of mlip in a process")
         if found != INTERFACE:  # its operators are registered already, so that no other library could follow
             return Library(None, problem=f"{path} belongs to another version of mlip (interface {found}, needed "
                                          f"{INTERFACE}); reinstall mlip-md")

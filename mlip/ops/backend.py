@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch.autograd import forward_ad
 
 from mlip.errors import BackendError, OptionError
 from mlip.ops._library import LIBRARY
@@ -33,9 +34,20 @@ def compiled_is_available() -> bool:
 
 
 def use_compiled(backend: Backend, *tensors: torch.Tensor) -> bool:
-    """Return whether an op on these tensors goes to the compiled kernels."""
+    """Return whether an op on these tensors goes to the compiled kernels.
+
+    Other devices and precisions, the transforms of `torch.func` and forward-mode derivatives are left to plain torch.
+    """
     return (backend != "reference" and LIBRARY.path is not None
-            and all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64) for t in tensors))
+            and all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64) for t in tensors)
+            and (torch.compiler.is_compiling() or not _transformed(tensors)))
+
+
+def _transformed(tensors: tuple[torch.Tensor, ...]) -> bool:
+    """Return whether tensors carry what an operator would drop without a word (tangents) or not understand."""
+    if getattr(forward_ad, "_current_level", -1) >= 0:
+        return True
+    return any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
 
 
 def backends() -> dict[str, str]:

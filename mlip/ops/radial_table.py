@@ -18,13 +18,13 @@ def radial_table(t: Tensor, interval: Tensor, coefficients: Tensor, backend: Bac
     Args:
         t: [K], where in its interval each point lies, from 0 to 1; differentiable any number of times.
         interval: [K] int64.
-        coefficients: [intervals, 6, columns], constants.
+        coefficients: [intervals, 6, columns]; those that require a gradient are left to plain torch.
         backend: one of `mlip.ops.backend.BACKENDS`.
 
     Returns:
         [K, columns].
     """
-    if use_compiled(backend, t, coefficients):
+    if use_compiled(backend, t, coefficients) and not coefficients.requires_grad:
         return torch.ops.mlip.radial_table(t, interval, coefficients)  # type: ignore[no-any-return]
     return _reference(t, interval, coefficients)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import cache
 from math import sqrt
 from typing import Any
 
@@ -18,6 +17,7 @@ from mlip.so3.symmetric_power import symmetric_basis
 
 Paths = tuple[tuple[int, int, int], ...]
 Numbers = tuple[NDArray[Any], ...]
+CPU = torch.device("cpu")  # given by name, so that `torch.set_default_device` has no say
 
 
 def coupling(l1: int, l2: int, l3: int, like: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ MAKERS: dict[str, Callable[..., Numbers]] = {"coupling": _coupling, "polynomials
 
 
 def _constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float64,
-               device: torch.device | None = None) -> tuple[Tensor, ...]:
+               device: torch.device = CPU) -> tuple[Tensor, ...]:
     """Return the arrays of a maker as tensors, kept from call to call; in a captured graph they are literals."""
     if torch.compiler.is_compiling():
         return tuple(torch.tensor(values, dtype=torch.int64 if whole else dtype, device=device).reshape(shape)
@@ -93,10 +93,17 @@ def _literals(name: str, *arguments: Hashable) -> tuple[tuple[Any, ...], ...]:
 # changes the environment.
 _literals._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
+_KEPT: dict[tuple[Hashable, ...], tuple[Tensor, ...]] = {}
 
-@cache
+
 def _tensors(name: str, arguments: tuple[Hashable, ...], dtype: torch.dtype,
              device: torch.device | None) -> tuple[Tensor, ...]:
+    key = name, arguments, dtype, device
+    if key in _KEPT:
+        return _KEPT[key]
     with torch.inference_mode(False):
-        return tuple(torch.tensor(a, dtype=torch.int64 if np.issubdtype(a.dtype, np.integer) else dtype, device=device)
+        made = tuple(torch.tensor(a, dtype=torch.int64 if np.issubdtype(a.dtype, np.integer) else dtype, device=device)
                      for a in MAKERS[name](*arguments))
+    if all(type(t) is Tensor for t in made):  # not the fake ones of a tracer, of no use to anyone else
+        _KEPT[key] = made
+    return made

@@ -47,8 +47,8 @@ inline Dual<Vec<T>> inverse_root(Dual<Vec<T>> a) {
 
 template <int kStep, int kLanes, class V, int... I>
 inline void exchange(V& a, V& b, std::integer_sequence<int, I...>) {
-  const V first = __builtin_shufflevector(a, b, (I & kStep ? kLanes + I - kStep : I)...);
-  b = __builtin_shufflevector(a, b, (I & kStep ? kLanes + I : I + kStep)...);
+  const V first = shuffle<(I & kStep ? kLanes + I - kStep : I)...>(a, b);
+  b = shuffle<(I & kStep ? kLanes + I : I + kStep)...>(a, b);
   a = first;
 }
 template <int kStep, int kLanes, class V>

@@ -58,6 +58,9 @@ constexpr std::array<Multiply<T>, sizeof...(I)> multiplies(std::integer_sequence
   return {multiply<T, I + 1, kInto>...};
 }
 
+/// Returns where a part begins if `total` things are divided into about equal parts.
+inline int first_of(int total, int part, int parts) { return static_cast<int>(int64_t(total) * part / parts); }
+
 /// A matrix [rows, inner] in panels of about equal numbers of rows.
 template <class T>
 class Panels {
@@ -65,7 +68,7 @@ class Panels {
   template <class Entry>
   Panels(int rows, int inner, const Entry& entry) : rows_(rows), inner_(inner), values_(size_t(rows) * inner) {
     for (int k = 0; k < count(); ++k) {
-      T* panel = &values_[size_t(first(k)) * inner];
+      T* panel = values_.data() + size_t(first(k)) * inner;
       for (int i = 0; i < inner; ++i)
         for (int r = first(k); r < first(k + 1); ++r) *panel++ = entry(r, i);
     }
@@ -75,12 +78,13 @@ class Panels {
   void apply(const T* in, T* out) const {
     static constexpr auto table = multiplies<T, kInto>(std::make_integer_sequence<int, kPanel>());
     for (int k = 0; k < count(); ++k)
-      table[first(k + 1) - first(k) - 1](&values_[size_t(first(k)) * inner_], in, inner_, out + first(k) * kColumns<T>);
+      table[first(k + 1) - first(k) - 1](values_.data() + size_t(first(k)) * inner_, in, inner_,
+                                          out + first(k) * kColumns<T>);
   }
 
  private:
   int count() const { return (rows_ + kPanel - 1) / kPanel; }
-  int first(int panel) const { return static_cast<int>(int64_t(rows_) * panel / count()); }
+  int first(int panel) const { return first_of(rows_, panel, count()); }
 
   int rows_, inner_;
   std::vector<T> values_;
@@ -140,7 +144,7 @@ void sphere_product(const SphereProduct<T>& p, int64_t begin, int64_t end, T* ou
   const int chunk_count = (p.points + kPoints - 1) / kPoints;
   std::vector<Chunk<T>> chunks;
   for (int k = 0; k < chunk_count; ++k)
-    chunks.emplace_back(p, p.points * k / chunk_count, p.points * (k + 1) / chunk_count);
+    chunks.emplace_back(p, first_of(p.points, k, chunk_count), first_of(p.points, k + 1, chunk_count));
   std::vector<T> x(size_t(p.x_rows) * kColumns<T>), y(size_t(p.y_rows) * kColumns<T>);
   std::vector<T> grid(kPoints * kColumns<T>), sums(size_t(p.rows) * kColumns<T>);
   for (int64_t first = begin; first < end; first += kColumns<T>) {

@@ -1,5 +1,6 @@
 // What Python asks the library when it loads it, and the choice of the instruction set.
 #include "dispatch.hpp"
+#include "torch_shim.hpp"
 
 #include <cstdlib>
 #include <cstring>
@@ -28,9 +29,11 @@ Isa isa() {
 
 }  // namespace mlip
 
+#define MLIP_EXPORT __attribute__((visibility("default")))
+
 extern "C" {
-int mlip_ops_interface() { return MLIP_INTERFACE; }
-const char* mlip_ops_isa() {
+MLIP_EXPORT int mlip_ops_interface() { return mlip::all_registered ? MLIP_INTERFACE : -1; }
+MLIP_EXPORT const char* mlip_ops_isa() {
   switch (mlip::isa()) {
     case mlip::Isa::avx512: return "avx512";
     case mlip::Isa::avx2: return "avx2";

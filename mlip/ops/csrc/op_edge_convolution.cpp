@@ -8,6 +8,8 @@
 namespace mlip {
 namespace {
 
+constexpr int64_t kDegrees = 1000;  // more than any model has: keeps products of degrees far from overflow
+
 /// Takes the arguments that all operators of the convolution share from the stack.
 struct Arguments {
   Tensor sender, offsets, row, paths, terms, coefficients;
@@ -35,9 +37,10 @@ struct Arguments {
     p.receivers = offsets.size(0) - 1;
     p.edges = sender.size(0);
     p.rows = rows;
-    p.channels = static_cast<int>(channels);
-    p.features = static_cast<int>(features);
-    p.harmonics = static_cast<int>(harmonics);
+    p.channels = narrow(channels);
+    p.features = narrow(features);
+    p.harmonics = narrow(harmonics);
+    narrow(features * channels);
     p.sender = sender.data<int64_t>();
     p.offsets = offsets.data<int64_t>();
     p.row = row.data<int64_t>();
@@ -55,9 +58,13 @@ struct Arguments {
     for (int64_t k = 0; k < count;) {
       int64_t last = k;
       const int64_t l3 = degrees[2 * k + 1];
+      require(l3 >= 0 && l3 < kDegrees, "a degree of the messages is out of range");
       while (last < count && degrees[2 * last + 1] == l3) ++last;
       for (int64_t q = k; q < last; ++q) {
         Path path{};
+        require(degrees[2 * q] >= 0 && degrees[2 * q] < kDegrees &&
+                    (degrees[2 * q] + 1) * (degrees[2 * q] + 1) <= p.features,
+                "a path leaves the features");
         path.l1 = static_cast<int>(degrees[2 * q]);
         path.l3 = static_cast<int>(l3);
         path.matrix = p.matrices;
@@ -66,22 +73,22 @@ struct Arguments {
         path.stride = (last - k) * p.channels;
         path.receiver_stride = (2 * l3 + 1) * path.stride;
         path.out = components * p.receivers * p.channels + (q - k) * p.channels;
-        require(path.l1 >= 0 && l3 >= 0 && (path.l1 + 1) * (path.l1 + 1) <= p.features, "a path leaves the features");
-        p.matrices += (2 * path.l1 + 1) * (2 * path.l3 + 1);
+        p.matrices = narrow(p.matrices + (2 * path.l1 + 1) * (2 * l3 + 1));
         p.paths.push_back(path);
       }
       components += (2 * l3 + 1) * (last - k);
       k = last;
     }
-    for (int64_t t = 0; t < terms.size(0); ++t)
-      p.terms.push_back({static_cast<int>(terms.data<int64_t>()[2 * t]), static_cast<int>(terms.data<int64_t>()[2 * t + 1]),
-                         coefficients.data<double>()[t]});
+    const int64_t *pair = terms.data<int64_t>(), number = terms.size(0);
+    const double* coefficient = coefficients.data<double>();
+    for (int64_t t = 0; t < number; ++t)
+      p.terms.push_back({narrow(pair[2 * t]), narrow(pair[2 * t + 1]), coefficient[t]});
   }
 
   template <class T>
   static void check(const Convolution<T>& p) {
     for (const Term& t : p.terms)
-      require(t.matrix >= 0 && t.matrix < p.matrices && t.harmonic >= 0 && t.harmonic < p.harmonics,
+      require(t.matrix < p.matrices && t.harmonic < p.harmonics,
               "a coefficient of the edge convolution points nowhere");
     require(p.offsets[0] == 0 && p.offsets[p.receivers] == p.edges, "offsets must run from 0 to the number of edges");
     for (int64_t i = 0; i < p.receivers; ++i) require(p.offsets[i] <= p.offsets[i + 1], "offsets must ascend");
@@ -191,8 +198,8 @@ std::pair<Tensor, Tensor> differentiate(const Tensor& h, const Tensor& y, const 
                                         const Arguments& a, int64_t which, const Tensor& dw) {
   a.fit(h, y, w);
   require(h.dtype() == g.dtype(), "edge_convolution_backward: the gradient has another dtype");
-  require(!(which & kByW) || (dw.shape() == w.shape() && dw.dtype() == w.dtype()),
-          "edge_convolution_backward: the derivative by w has not the shape of w");
+  require(!(which & kByW) || (dw.shape() == w.shape() && dw.dtype() == w.dtype() && dw.contiguous()),
+          "edge_convolution_backward: the derivative by w must be contiguous and have the shape of w");
   const auto result = [&](const Tensor& like, int bit) {
     return Tensor(which & bit ? like.shape() : std::vector<int64_t>{0}, like.dtype());
   };
@@ -231,7 +238,7 @@ void edge_convolution_backward_into(StableIValue* stack, uint64_t, uint64_t) {
 
 const Registration registration{
     {"edge_convolution",
-     "(Tensor h, Tensor y, Tensor w, int size, Tensor sender, Tensor offsets, Tensor row, Tensor paths, "
+     "(Tensor h, Tensor y, Tensor w, SymInt size, Tensor sender, Tensor offsets, Tensor row, Tensor paths, "
      "Tensor terms, Tensor coefficients) -> Tensor",
      edge_convolution},
     {"edge_convolution_backward",

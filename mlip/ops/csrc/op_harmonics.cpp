@@ -6,6 +6,7 @@ namespace mlip {
 namespace {
 
 constexpr int64_t kLeast = 1024;  // edges that are worth a thread
+constexpr int kDegrees = 1000;
 
 void check(const Tensor& vectors, const Tensor* tangents) {
   require(vectors.dim() == 2 && vectors.size(1) == 3, "spherical harmonics need vectors [edges, 3]");
@@ -16,7 +17,7 @@ void check(const Tensor& vectors, const Tensor* tangents) {
 int degree_of(const Tensor& g, const Tensor& vectors) {
   require(g.dim() == 2 && g.size(0) == vectors.size(0), "the gradient of harmonics must be [edges, (lmax+1)^2]");
   int degree = 0;
-  while (int64_t(degree + 1) * (degree + 1) < g.size(1)) ++degree;
+  while (degree + 1 < kDegrees && int64_t(degree + 1) * (degree + 1) < g.size(1)) ++degree;
   require(int64_t(degree + 1) * (degree + 1) == g.size(1), "the gradient of harmonics must be [edges, (lmax+1)^2]");
   return degree;
 }
@@ -24,7 +25,7 @@ int degree_of(const Tensor& g, const Tensor& vectors) {
 /// Values, or with tangents their derivatives, [E, (lmax+1)^2].
 Tensor values(const Tensor& vectors, const Tensor* tangents, int64_t lmax) {
   check(vectors, tangents);
-  require(lmax >= 0 && lmax < 1000, "lmax must be from 0 to 999");
+  require(lmax >= 0 && lmax < kDegrees, "lmax must be from 0 to 999");
   Tensor out({vectors.size(0), (lmax + 1) * (lmax + 1)}, vectors.dtype());
   for_dtype(vectors, [&](auto zero) {
     using T = decltype(zero);

@@ -47,8 +47,8 @@ Order checked(const Tensor& t, const Tensor& interval, const Tensor& coefficient
 
 void evaluate(const Tensor& t, const Tensor& interval, const Tensor& coefficients, const Tensor& out) {
   const Order order = checked(t, interval, coefficients);
-  require(out.numel() == t.size(0) * coefficients.size(2) && out.dtype() == t.dtype(),
-          "radial_table: the output has a wrong size");
+  require(out.numel() == t.size(0) * coefficients.size(2) && out.dtype() == t.dtype() && out.contiguous(),
+          "radial_table: the output must be contiguous and have the size of the values");
   for_dtype(t, [&](auto zero) {
     using T = decltype(zero);
     const auto p = table_of<T>(t, coefficients, order);

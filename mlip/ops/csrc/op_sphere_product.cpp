@@ -22,8 +22,8 @@ void sphere_product(StableIValue* stack, uint64_t, uint64_t) {
     using T = decltype(zero);
     SphereProduct<T> p{};
     p.samples = x.size(0), p.channels = x.size(2);
-    p.points = static_cast<int>(to_x.size(0)), p.x_rows = static_cast<int>(x.size(1));
-    p.y_rows = static_cast<int>(y.size(1)), p.rows = static_cast<int>(back.size(1));
+    p.points = narrow(to_x.size(0)), p.x_rows = narrow(x.size(1));
+    p.y_rows = narrow(y.size(1)), p.rows = narrow(back.size(1));
     p.x = x.data<T>(), p.y = y.data<T>();
     p.to_x = to_x.data<T>(), p.to_y = to_y.data<T>(), p.back = back.data<T>();
     Tensor out({p.samples, p.rows, p.channels}, x.dtype());

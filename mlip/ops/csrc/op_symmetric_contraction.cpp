@@ -13,7 +13,24 @@ constexpr int64_t kSegment = 128;  // atoms of a task; a constant, so that no re
 struct Tables {
   Tensor products, groups, leaves, terms, coefficients;
 
-  explicit Tables(StableIValue* s) : products(s[0]), groups(s[1]), leaves(s[2]), terms(s[3]), coefficients(s[4]) {
+  explicit Tables(StableIValue* s) : products(s[0]), groups(s[1]), leaves(s[2]), terms(s[3]), coefficients(s[4]) {}
+
+  template <class T>
+  void fill(Contraction<T>& p) const {
+    check();
+    const int64_t* pair = products.data<int64_t>();
+    const int64_t pairs = products.size(0), entries = leaves.size(0);
+    for (int64_t i = 0; i < pairs; ++i)
+      p.products.push_back({index(pair[2 * i], p.features), index(pair[2 * i + 1], p.features)});
+    const int64_t* leaf = leaves.data<int64_t>();
+    for (int64_t e = 0; e < entries; ++e) p.leaf.push_back(index(leaf[e], p.slots()));
+    add_groups(p);
+    add_terms(p);
+    add_uses(p);
+  }
+
+ private:
+  void check() const {
     for (const Tensor* t : {&products, &groups, &leaves, &terms})
       require(t->dtype() == aoti_torch_dtype_int64(), "tables of the symmetric contraction must be int64");
     require(coefficients.dtype() == aoti_torch_dtype_float64(), "coefficients must be float64");
@@ -23,19 +40,6 @@ struct Tables {
             "tables of the symmetric contraction have wrong shapes");
   }
 
-  template <class T>
-  void fill(Contraction<T>& p) const {
-    const int64_t* pair = products.data<int64_t>();
-    for (int64_t i = 0; i < products.size(0); ++i)
-      p.products.push_back({index(pair[2 * i], p.features), index(pair[2 * i + 1], p.features)});
-    const int64_t* leaf = leaves.data<int64_t>();
-    for (int64_t e = 0; e < leaves.size(0); ++e) p.leaf.push_back(index(leaf[e], p.slots()));
-    add_groups(p);
-    add_terms(p);
-    add_uses(p);
-  }
-
- private:
   static int index(int64_t value, int64_t count) {
     require(value >= 0 && value < count, "a table of the symmetric contraction points nowhere");
     return static_cast<int>(value);
@@ -45,7 +49,7 @@ struct Tables {
   void add_groups(Contraction<T>& p) const {
     const int64_t* row = groups.data<int64_t>();  // component, slot, last entry + 1
     int begin = 0;
-    for (int64_t k = 0; k < groups.size(0); ++k, row += 3) {
+    for (int64_t k = 0, number = groups.size(0); k < number; ++k, row += 3) {
       const int end = index(row[2], p.entries() + 1);
       require(begin <= end, "groups must ascend");
       p.groups.push_back({index(row[0], p.components), index(row[1], p.slots()), begin, end});
@@ -58,11 +62,12 @@ struct Tables {
   void add_terms(Contraction<T>& p) const {
     const int64_t* row = terms.data<int64_t>();  // entry, coupling; ascending in the entry
     p.term_of.assign(p.entries() + 1, 0);
-    for (int64_t t = 0; t < terms.size(0); ++t) {
+    const double* coefficient = coefficients.data<double>();
+    for (int64_t t = 0, number = terms.size(0); t < number; ++t) {
       require(t == 0 || row[2 * t - 2] <= row[2 * t], "terms must ascend");
       ++p.term_of[index(row[2 * t], p.entries()) + 1];
       p.coupling.push_back(index(row[2 * t + 1], p.couplings));
-      p.coefficient.push_back(static_cast<T>(coefficients.data<double>()[t]));
+      p.coefficient.push_back(static_cast<T>(coefficient[t]));
     }
     for (int e = 0; e < p.entries(); ++e) p.term_of[e + 1] += p.term_of[e];
   }
@@ -84,22 +89,19 @@ struct Tables {
 struct Inputs {
   Tensor x, w, elements;
 
-  explicit Inputs(StableIValue* s) : x(s[0]), w(s[1]), elements(s[2]) {
-    require(elements.dtype() == aoti_torch_dtype_int64(), "symmetric_contraction: elements must be int64");
-    require(x.dim() == 3 && w.dim() == 3 && elements.dim() == 1 && elements.size(0) == x.size(0) &&
-                x.size(2) == w.size(2) && x.dtype() == w.dtype(),
-            "symmetric_contraction: tensors do not fit each other");
-  }
+  explicit Inputs(StableIValue* s) : x(s[0]), w(s[1]), elements(s[2]) {}
 
   template <class T>
   Contraction<T> problem(const Tables& tables, int64_t components) const {
+    check();
     Contraction<T> p{};
     p.atoms = x.size(0);
     p.elements = w.size(0);
-    p.channels = static_cast<int>(x.size(2));
-    p.features = static_cast<int>(x.size(1));
-    p.couplings = static_cast<int>(w.size(1));
-    p.components = static_cast<int>(components);
+    p.channels = narrow(x.size(2));
+    p.features = narrow(x.size(1));
+    p.couplings = narrow(w.size(1));
+    p.components = narrow(components);
+    for (int64_t rows : {x.size(1), w.size(1), components}) narrow(rows * p.channels);
     p.x = x.data<T>();
     p.w = w.data<T>();
     tables.fill(p);
@@ -108,8 +110,17 @@ struct Inputs {
 
   /// Checks a gradient of the result.
   void check(const Tensor& g) const {
+    check();
     require(g.dim() == 3 && g.size(0) == x.size(0) && g.size(2) == x.size(2) && g.dtype() == x.dtype(),
             "symmetric_contraction: the gradient does not fit the features");
+  }
+
+ private:
+  void check() const {
+    require(elements.dtype() == aoti_torch_dtype_int64(), "symmetric_contraction: elements must be int64");
+    require(x.dim() == 3 && w.dim() == 3 && elements.dim() == 1 && elements.size(0) == x.size(0) &&
+                x.size(2) == w.size(2) && x.dtype() == w.dtype(),
+            "symmetric_contraction: tensors do not fit each other");
   }
 };
 
@@ -117,14 +128,13 @@ struct Inputs {
 struct Direction {
   Tensor vx, vw;
 
-  Direction(StableIValue* s, const Inputs& in) : vx(s[0]), vw(s[1]) {
+  explicit Direction(StableIValue* s) : vx(s[0]), vw(s[1]) {}
+
+  template <class T>
+  void set(Contraction<T>& p, const Inputs& in) const {
     for (const auto& [tangent, tensor] : {std::pair{&vx, &in.x}, std::pair{&vw, &in.w}})
       require(tangent->dtype() == tensor->dtype() && (tangent->numel() == 0 || tangent->shape() == tensor->shape()),
               "symmetric_contraction: a direction does not fit its tensor");
-  }
-
-  template <class T>
-  void set(Contraction<T>& p) const {
     p.dual = true;
     p.vx = vx.numel() ? vx.data<T>() : nullptr;
     p.vw = vw.numel() ? vw.data<T>() : nullptr;
@@ -189,12 +199,12 @@ void symmetric_contraction(StableIValue* stack, uint64_t, uint64_t) {
 
 void symmetric_contraction_jvp(StableIValue* stack, uint64_t, uint64_t) {
   const Inputs in(stack);
-  const Direction direction(stack + 3, in);
+  const Direction direction(stack + 3);
   const auto components = static_cast<int64_t>(stack[5]);
   const Tables tables(stack + 6);
   for_dtype(in.x, [&](auto zero) {
     auto p = in.problem<decltype(zero)>(tables, components);
-    direction.set(p);
+    direction.set(p, in);
     stack[0] = value(p, in);
   });
 }
@@ -214,13 +224,13 @@ void symmetric_contraction_backward(StableIValue* stack, uint64_t, uint64_t) {
 void symmetric_contraction_backward_jvp(StableIValue* stack, uint64_t, uint64_t) {
   const Inputs in(stack);
   const Tensor g(stack[3]);
-  const Direction direction(stack + 4, in);
+  const Direction direction(stack + 4);
   const auto which = static_cast<int64_t>(stack[6]);
   const Tables tables(stack + 7);
   in.check(g);
   for_dtype(in.x, [&](auto zero) {
     auto p = in.problem<decltype(zero)>(tables, g.size(1));
-    direction.set(p);
+    direction.set(p, in);
     gradients(p, in, g, which, stack);
   });
 }

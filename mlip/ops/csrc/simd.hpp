@@ -1,7 +1,9 @@
 // Vectors of the instruction set a file is compiled for. The same code also takes plain numbers as vectors of one lane.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(MLIP_AVX512)
@@ -45,6 +47,18 @@ inline void store(T* p, V v) {
   std::memcpy(p, &v, sizeof(V));
 }
 
+/// Returns a vector whose lane k is the lane I[k] of a and b, counted in a row.
+template <int... I, class V>
+inline V shuffle(V a, V b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, I...);
+#else
+  using Index = std::conditional_t<sizeof(a[0]) == 4, int32_t, int64_t>;
+  typedef Index Mask __attribute__((vector_size(sizeof...(I) * sizeof(Index))));
+  return __builtin_shuffle(a, b, Mask{I...});
+#endif
+}
+
 /// Calls body(c, V()) for whole vectors of channels, then body(c, T()) for those that are left.
 template <class T, class Body>
 inline void over_channels(int channels, const Body& body) {
@@ -61,8 +75,7 @@ constexpr int low(int i, int size, int n) {
 }
 template <int kSize, int kLanes, class V, int... I>
 inline V halve(V a, V b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, low(I, kSize, kLanes)...) +
-         __builtin_shufflevector(a, b, (low(I, kSize, kLanes) + kSize)...);
+  return shuffle<low(I, kSize, kLanes)...>(a, b) + shuffle<(low(I, kSize, kLanes) + kSize)...>(a, b);
 }
 template <int kSize, int kLanes, class V>
 inline V reduce(const V* v) {  // of 2 * kLanes / (2 * kSize) vectors, in lanes of kSize partial sums

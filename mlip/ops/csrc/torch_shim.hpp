@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@ using StableIValue = uint64_t;  // on the stack of a boxed call: a tensor handle
 
 int32_t aoti_torch_get_data_ptr(AtenTensorHandle, void**);
 int32_t aoti_torch_get_dim(AtenTensorHandle, int64_t*);
+int32_t aoti_torch_get_numel(AtenTensorHandle, int64_t*);
 int32_t aoti_torch_get_sizes(AtenTensorHandle, int64_t**);
 int32_t aoti_torch_get_dtype(AtenTensorHandle, int32_t*);
 int32_t aoti_torch_is_contiguous(AtenTensorHandle, bool*);
@@ -43,45 +45,49 @@ inline void require(bool condition, const std::string& message) {
   if (!condition) throw std::runtime_error("mlip: " + message);
 }
 
-inline void succeed(int32_t code) { require(code == 0, "a call of torch's C interface failed"); }
+inline void succeed(int32_t code) {
+  require(code == 0, "torch reported an error, most often that memory is short; it wrote the details to stderr");
+}
 
-/// Owns one reference to a tensor of torch, contiguous and on the CPU.
+/// Returns a number as int, which sizes and places within one row are.
+inline int narrow(int64_t number) {
+  require(number >= 0 && number <= std::numeric_limits<int>::max(), "a tensor has too many rows or channels");
+  return static_cast<int>(number);
+}
+
+/// Owns one reference to a tensor of torch on the CPU.
 class Tensor {
  public:
-  /// Takes the reference a boxed call passed; copies a tensor that is not contiguous.
-  explicit Tensor(StableIValue value) : handle_(reinterpret_cast<AtenTensorHandle>(value)) {
-    bool contiguous = false;
-    succeed(aoti_torch_is_contiguous(handle_, &contiguous));
-    read_shape();
-    if (contiguous) return;
-    Tensor copy(shape_, dtype());
-    succeed(aoti_torch_copy_(copy.handle_, handle_, 0));
-    std::swap(handle_, copy.handle_);
-  }
+  /// Takes the reference a boxed call passed. It cannot throw: an operator first takes all of its tensors, so that none
+  /// is lost where a check fails.
+  explicit Tensor(StableIValue value) noexcept : handle_(reinterpret_cast<AtenTensorHandle>(value)) {}
 
   /// Allocates; the values are not set.
-  Tensor(std::vector<int64_t> shape, int32_t dtype) : shape_(std::move(shape)) {
-    std::vector<int64_t> strides(shape_.size(), 1);
-    for (size_t i = shape_.size(); i-- > 1;) strides[i - 1] = strides[i] * (shape_[i] > 0 ? shape_[i] : 1);
-    succeed(aoti_torch_empty_strided(static_cast<int64_t>(shape_.size()), shape_.data(), strides.data(), dtype,
+  Tensor(const std::vector<int64_t>& shape, int32_t dtype) {
+    std::vector<int64_t> strides(shape.size(), 1);
+    for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * (shape[i] > 0 ? shape[i] : 1);
+    succeed(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(), strides.data(), dtype,
                                      aoti_torch_device_type_cpu(), 0, &handle_));
   }
 
   Tensor(const Tensor&) = delete;
   Tensor& operator=(const Tensor&) = delete;
-  Tensor(Tensor&& other) noexcept : handle_(other.handle_), shape_(std::move(other.shape_)) {
-    other.handle_ = nullptr;
-  }
+  Tensor(Tensor&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   ~Tensor() {
     if (handle_) aoti_torch_delete_tensor_object(handle_);
   }
 
-  int64_t size(size_t dimension) const { return shape_.at(dimension); }
-  size_t dim() const { return shape_.size(); }
-  const std::vector<int64_t>& shape() const { return shape_; }
+  int64_t size(size_t dimension) const { return shape().at(dimension); }
+  size_t dim() const { return shape().size(); }
+  std::vector<int64_t> shape() const {
+    int64_t dimensions = 0, *sizes = nullptr;
+    succeed(aoti_torch_get_dim(handle_, &dimensions));
+    succeed(aoti_torch_get_sizes(handle_, &sizes));
+    return {sizes, sizes + dimensions};
+  }
   int64_t numel() const {
-    int64_t n = 1;
-    for (int64_t s : shape_) n *= s;
+    int64_t n = 0;
+    succeed(aoti_torch_get_numel(handle_, &n));
     return n;
   }
   int32_t dtype() const {
@@ -89,31 +95,32 @@ class Tensor {
     succeed(aoti_torch_get_dtype(handle_, &found));
     return found;
   }
-  /// Pointer to the values; what is written through it reaches the caller only if the tensor came contiguous.
+  bool contiguous() const {
+    bool found = false;
+    succeed(aoti_torch_is_contiguous(handle_, &found));
+    return found;
+  }
+  /// Returns the values, row by row; first copies a tensor that is not contiguous, and what is written to that is lost.
   template <class T>
   T* data() const {
+    make_contiguous();
     void* pointer = nullptr;
     succeed(aoti_torch_get_data_ptr(handle_, &pointer));
     return static_cast<T*>(pointer);
   }
 
   /// Gives the reference to the caller of a boxed kernel.
-  StableIValue release() {
-    auto value = reinterpret_cast<StableIValue>(handle_);
-    handle_ = nullptr;
-    return value;
-  }
+  StableIValue release() { return reinterpret_cast<StableIValue>(std::exchange(handle_, nullptr)); }
 
  private:
-  void read_shape() {
-    int64_t dimensions = 0, *sizes = nullptr;
-    succeed(aoti_torch_get_dim(handle_, &dimensions));
-    succeed(aoti_torch_get_sizes(handle_, &sizes));
-    shape_.assign(sizes, sizes + dimensions);
+  void make_contiguous() const {
+    if (contiguous()) return;
+    Tensor copy(shape(), dtype());
+    succeed(aoti_torch_copy_(copy.handle_, handle_, 0));
+    std::swap(handle_, copy.handle_);
   }
 
-  AtenTensorHandle handle_ = nullptr;
-  std::vector<int64_t> shape_;
+  mutable AtenTensorHandle handle_ = nullptr;
 };
 
 inline int num_threads() {
@@ -145,6 +152,9 @@ void parallel_shares(int64_t count, int64_t least, const Body& body) {
 
 using Boxed = void (*)(StableIValue*, uint64_t, uint64_t);
 
+/// Whether every operator could be defined: not so where another copy of this library is in the process already.
+inline bool all_registered = true;
+
 /// Defines operators of the namespace `mlip` and their kernels for the CPU, as a static object in each source file.
 struct Registration {
   struct Op {
@@ -152,7 +162,16 @@ struct Registration {
     const char* signature;
     Boxed kernel;
   };
-  Registration(std::initializer_list<Op> ops) {
+  Registration(std::initializer_list<Op> ops) noexcept {
+    try {
+      define(ops);
+    } catch (const std::exception&) {  // it would end the process, which is loading this library
+      all_registered = false;
+    }
+  }
+
+ private:
+  static void define(std::initializer_list<Op> ops) {
     TorchLibraryHandle define = nullptr, implement = nullptr;  // never freed: that would undefine the operators
     succeed(aoti_torch_library_init_fragment("mlip", __FILE__, __LINE__, &define));
     succeed(aoti_torch_library_init_impl("mlip", "CPU", __FILE__, __LINE__, &implement));
