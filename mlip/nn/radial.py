@@ -79,13 +79,17 @@ class RadialMLP(nn.Module):
 
     def _hidden(self, x: Tensor) -> Tensor:
         """Return what the last layer multiplies."""
-        for weight in list(self.weights)[:-1]:
-            x = SILU_SCALE * nn.functional.silu(x @ (weight / sqrt(weight.shape[0])))
+        for layer in range(len(self.weights) - 1):
+            x = nn.functional.silu(x @ self._matrix(layer))
         return x
 
     def _last(self) -> Tensor:
-        weight: Tensor = self.weights[-1]
-        return weight / sqrt(weight.shape[0])
+        return self._matrix(len(self.weights) - 1)
+
+    def _matrix(self, layer: int) -> Tensor:
+        """Return the weights of a layer with all constants: it multiplies plain silu."""
+        weight: Tensor = self.weights[layer]
+        return weight * ((SILU_SCALE if layer else 1.0) / sqrt(weight.shape[0]))
 
     def evaluate_into(self, x: Tensor, out: Tensor) -> Any:
         """Write `forward(x)` into `out` and return what `differentiate` needs; weights are constants."""
