@@ -184,7 +184,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], Says]] = {
     "a model without its papers": ({"model": torch.nn.Linear(1, 1)}, ("Linear", "mlip.Potential")),
     "mace's model_paths": ({"model_paths": "a.model"}, ("model_paths", "did you mean model?")),
     "mace's default_dtype": ({"default_dtype": "float64"}, ("default_dtype", "did you mean dtype?")),
-    "something else": ({"xyzzy": 1}, ("xyzzy", "MLIPCalculator(model, device=None, dtype=None, skin=1.0)")),
+    "something else": ({"xyzzy": 1}, ("xyzzy", "MLIPCalculator(model, device=None, dtype=None, skin=1.0, ")),
 }
 
 
