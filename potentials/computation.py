@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +51,7 @@ class Computation:
             self._prepare(potential)
 
     def __reduce__(self) -> Reduced:
-        r = self.reference
-        return restore, (dataclasses.astuple(r), self.settings.pack())
+        return restore, (astuple(self.reference), self.settings.pack())
 
     def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
         """Return the energy in kJ/mol and the forces, [N, 3] in kJ/mol/nm, at the positions of a State.

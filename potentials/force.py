@@ -42,12 +42,12 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
             smaller than the cutoff); None takes it from the topology, False for a list of numbers.
         device: `cpu` or `cuda[:i]`; None leaves it to the model.
         dtype: `float32`/`single` or `float64`/`double`; None keeps that of the model.
-        skin: A, added to the cutoff of the neighbour list so that it serves for many steps.
+        skin: A, added to the cutoff of the neighbour list so that it serves for many steps; 0 for a new one at each.
         force_group: 0 to 31.
         charge: total charge of the atoms the force acts on, e.
         spin: their multiplicity 2S+1.
         head: name of the head, for models with several.
-        energy: `total`, or `interaction` for the energy above that of the isolated atoms.
+        energy: `total`, or `interaction` for the energy above that of the isolated atoms; the forces are the same.
         backend: `auto`, `compiled` or `reference`; None keeps that of the model.
         radial: `exact` or `tabulated`, see `mlip.Potential.to`; None keeps that of the model.
 

@@ -56,7 +56,7 @@ def blocks_of(edges: Edges, pairs: int, row_bytes: int) -> list[Block]:
         pairs: number of rows of the radial functions.
         row_bytes: bytes of radial weights of one pair in the widest layer.
     """
-    receivers, count = len(edges.offsets) - 1, len(edges.sender)
+    receivers = len(edges.offsets) - 1
     if pairs * row_bytes <= BLOCK:
         return [Block(edges, 0, (0, receivers))]
     most = max(1, int(1.5 * BLOCK / row_bytes))  # two edges of three have a row of their own
@@ -65,7 +65,6 @@ def blocks_of(edges: Edges, pairs: int, row_bytes: int) -> list[Block]:
         start = int(edges.offsets[bounds[-1]])
         fitting = int(torch.searchsorted(edges.offsets, start + most, right=True)) - 1
         bounds.append(min(receivers, max(fitting, bounds[-1] + 1)))
-    assert int(edges.offsets[-1]) == count
     return [_block(edges, a, b) for a, b in pairwise(bounds)]
 
 
