@@ -63,9 +63,7 @@ def _add_size(subjects: Commands) -> None:
 
 def _add_profile(subjects: Commands) -> None:
     profile = subjects.add_parser("profile", help="the share of each operation in energy and forces")
-    _add_choice(profile)
-    profile.add_argument("--model", "-m", help="name or path of a model that knows H and O, instead of a random one")
-    _add_atoms(profile)
+    _add_box(profile)
     profile.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     _add_way(profile)
     profile.set_defaults(run=_profile)
@@ -73,9 +71,7 @@ def _add_profile(subjects: Commands) -> None:
 
 def _add_skin(subjects: Commands) -> None:
     skin = subjects.add_parser("skin", help="the share of the neighbour list in dynamics")
-    _add_choice(skin)
-    skin.add_argument("--model", "-m", help="name or path of a model that knows H and O, instead of a random one")
-    _add_atoms(skin)
+    _add_box(skin)
     skin.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
     skin.add_argument("--skin", type=float, default=1.0, help="A (default: %(default)s)")
     _add_threads(skin)
@@ -87,6 +83,13 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     command.add_argument("--family", default="mace", help="default: %(default)s")
     command.add_argument("--channels", type=int, default=128, help="default: %(default)s")
     command.add_argument("--hidden-lmax", type=int, default=1, help="default: %(default)s")
+
+
+def _add_box(command: argparse.ArgumentParser) -> None:
+    """Add the model, a random or a named one, and the size of its box of water."""
+    _add_choice(command)
+    command.add_argument("--model", "-m", help="name or path of a model that knows H and O, instead of a random one")
+    _add_atoms(command)
 
 
 def _add_atoms(command: argparse.ArgumentParser) -> None:
