@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,24 @@ from torch import Tensor
 
 from mlip.ops.factorisation import factorise
 from mlip.so3 import wigner_3j
+from mlip.so3.degrees import size
+from mlip.so3.gaunt import Entries, gaunt_entries
 from mlip.so3.symmetric_power import symmetric_basis
 
 Paths = tuple[tuple[int, int, int], ...]
 Numbers = tuple[NDArray[Any], ...]
+PRODUCTS: dict[str, Callable[[int, int, int], Entries]] = {"gaunt": gaunt_entries}
+
+
+class Form(NamedTuple):
+    """A bilinear product of components of all degrees up to l1 and l2, projected on those up to l3."""
+
+    kind: str  # one of PRODUCTS
+    l1: int
+    l2: int
+    l3: int
+
+
 CPU = torch.device("cpu")  # given by name, so that `torch.set_default_device` has no say
 
 
@@ -45,6 +59,28 @@ def contraction_tables(lmax: int, orders: tuple[int, ...]) -> tuple[Tensor, ...]
     return _constants("contraction", lmax, orders)
 
 
+def product_table(form: Form) -> tuple[Tensor, ...]:
+    """Return the components [T, 3] int64 (product, first and second factor) and coefficients [T] float64 of a form."""
+    return _constants("product", *form)
+
+
+def product_matrix(form: Form, like: Tensor) -> tuple[Tensor, ...]:
+    """Return the pairs of components that occur, first and second [P] int64, and their coefficients [M3, P]."""
+    return _constants("product_matrix", *form, dtype=like.dtype, device=like.device)
+
+
+def _product(kind: str, l1: int, l2: int, l3: int) -> Numbers:
+    return PRODUCTS[kind](l1, l2, l3)
+
+
+def _product_matrix(kind: str, l1: int, l2: int, l3: int) -> Numbers:
+    index, coefficients = PRODUCTS[kind](l1, l2, l3)
+    pairs, place = np.unique(index[:, 1:], axis=0, return_inverse=True)
+    matrix = np.zeros((size(l3), len(pairs)))
+    matrix[index[:, 0], place.ravel()] = coefficients
+    return pairs[:, 0], pairs[:, 1], matrix
+
+
 def _contraction(lmax: int, orders: tuple[int, ...]) -> Numbers:
     f = factorise(lmax, orders)
     return f.products, f.groups, f.leaves, f.terms, f.coefficients
@@ -71,7 +107,8 @@ def _polynomials(lmax: int, nu: int, l: int) -> Numbers:
 
 
 MAKERS: dict[str, Callable[..., Numbers]] = {"coupling": _coupling, "polynomials": _polynomials, "paths": _paths,
-                                            "contraction": _contraction}
+                                            "contraction": _contraction, "product": _product,
+                                            "product_matrix": _product_matrix}
 
 
 def _constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float64,

@@ -54,7 +54,7 @@ def _sign(l1: int, l2: int, l3: int) -> int:
     """
     if (l1 + l2 + l3) % 2:
         return -1 if (l1, l2, l3) in _NEGATIVE else 1
-    return 1 if _symbol(l1, l2, l3, 0, 0) >= 0 else -1
+    return 1 if symbol(l1, l2, l3, 0, 0) >= 0 else -1
 
 
 _NEGATIVE = frozenset({(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 6, 6), (2, 2, 3), (2, 4, 5), (3, 3, 5), (3, 4, 4),
@@ -66,12 +66,12 @@ def _real_3j(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
     complex_3j = np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1))
     for m1 in range(-l1, l1 + 1):
         for m2 in range(max(-l2, -l3 - m1), min(l2, l3 - m1) + 1):
-            complex_3j[m1 + l1, m2 + l2, l3 - m1 - m2] = _symbol(l1, l2, l3, m1, m2)
+            complex_3j[m1 + l1, m2 + l2, l3 - m1 - m2] = symbol(l1, l2, l3, m1, m2)
     tensor = np.einsum("ai,bj,ck,ijk->abc", _real_basis(l1), _real_basis(l2), _real_basis(l3), complex_3j)
     return np.ascontiguousarray(tensor.imag if (l1 + l2 + l3) % 2 else tensor.real)
 
 
-def _symbol(l1: int, l2: int, l3: int, m1: int, m2: int) -> float:
+def symbol(l1: int, l2: int, l3: int, m1: int, m2: int) -> float:
     """Wigner 3j symbol (l1 l2 l3; m1 m2 -m1-m2) by Racah's formula, in exact integers up to the roots."""
     m3 = -m1 - m2
     common = factorial(l1 + l2 + l3)  # the arguments below add up to this, so every denominator divides it
