@@ -15,6 +15,8 @@ from mlip.ops.factorisation import factorise
 from mlip.so3 import wigner_3j
 from mlip.so3.degrees import size
 from mlip.so3.gaunt import Entries, gaunt_entries
+from mlip.so3.harmonics import harmonics, norms, reflection_parity
+from mlip.so3.quadrature import octant_quadrature, sphere_quadrature
 from mlip.so3.symmetric_power import symmetric_basis
 
 Paths = tuple[tuple[int, int, int], ...]
@@ -29,6 +31,7 @@ class Form(NamedTuple):
     l1: int
     l2: int
     l3: int
+    normalization: str = "integral"  # of the components of all three; one of NORMALIZATIONS
 
 
 CPU = torch.device("cpu")  # given by name, so that `torch.set_default_device` has no say
@@ -69,16 +72,53 @@ def product_matrix(form: Form, like: Tensor) -> tuple[Tensor, ...]:
     return _constants("product_matrix", *form, dtype=like.dtype, device=like.device)
 
 
-def _product(kind: str, l1: int, l2: int, l3: int) -> Numbers:
-    return PRODUCTS[kind](l1, l2, l3)
+def sphere_matrices(l1: int, l2: int, l3: int, normalization: str, like: Tensor) -> tuple[Tensor, ...]:
+    """Return the matrices of `sphere_product` that are exact for the degree l1 + l2 + l3.
+
+    Returns:
+        Harmonics on the points of a quadrature, [P, M1] and [P, M2], and those that project, [P, M3].
+    """
+    return _constants("sphere", l1, l2, l3, normalization, dtype=like.dtype, device=like.device)
 
 
-def _product_matrix(kind: str, l1: int, l2: int, l3: int) -> Numbers:
+def octant_matrices(l1: int, l2: int, l3: int, normalization: str, like: Tensor) -> tuple[Tensor, ...]:
+    """Return `sphere_matrices` on representatives of points under reflections, [R, M1], [R, M2], [R, M3].
+
+    With them the class of each component and the coordinates 0 of each representative, [max M] and [R] int64.
+    """
+    return _constants("octant", l1, l2, l3, normalization, dtype=like.dtype, device=like.device)
+
+
+def _product(kind: str, l1: int, l2: int, l3: int, normalization: str) -> Numbers:
     index, coefficients = PRODUCTS[kind](l1, l2, l3)
+    n1, n2, n3 = (norms(l, normalization) for l in (l1, l2, l3))
+    return index, coefficients * n1[index[:, 1]] * n2[index[:, 2]] / n3[index[:, 0]]
+
+
+def _product_matrix(kind: str, l1: int, l2: int, l3: int, normalization: str) -> Numbers:
+    index, coefficients = _product(kind, l1, l2, l3, normalization)
     pairs, place = np.unique(index[:, 1:], axis=0, return_inverse=True)
     matrix = np.zeros((size(l3), len(pairs)))
     matrix[index[:, 0], place.ravel()] = coefficients
     return pairs[:, 0], pairs[:, 1], matrix
+
+
+def _sphere(l1: int, l2: int, l3: int, normalization: str) -> Numbers:
+    points, weights = sphere_quadrature(l1 + l2 + l3)
+    return _matrices(points, weights, (l1, l2, l3), normalization)
+
+
+def _octant(l1: int, l2: int, l3: int, normalization: str) -> Numbers:
+    points, weights = octant_quadrature(l1 + l2 + l3)
+    zero = (points == 0) @ np.array([1, 2, 4])
+    return *_matrices(points, weights, (l1, l2, l3), normalization), reflection_parity(max(l1, l2, l3)), zero
+
+
+def _matrices(points: NDArray[np.float64], weights: NDArray[np.float64], degrees: tuple[int, int, int],
+              normalization: str) -> Numbers:
+    to_x, to_y, back = (harmonics(points, l) for l in degrees)
+    n1, n2, n3 = (norms(l, normalization) for l in degrees)
+    return to_x * n1, to_y * n2, weights[:, None] * back / n3
 
 
 def _contraction(lmax: int, orders: tuple[int, ...]) -> Numbers:
@@ -108,7 +148,8 @@ def _polynomials(lmax: int, nu: int, l: int) -> Numbers:
 
 MAKERS: dict[str, Callable[..., Numbers]] = {"coupling": _coupling, "polynomials": _polynomials, "paths": _paths,
                                             "contraction": _contraction, "product": _product,
-                                            "product_matrix": _product_matrix}
+                                            "product_matrix": _product_matrix, "sphere": _sphere,
+                                            "octant": _octant}
 
 
 def _constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float64,
