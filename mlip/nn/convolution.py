@@ -1,6 +1,6 @@
 """Radial network, edge convolution and linear map in one step, block by block of receivers.
 
-The radial weights of all edges, [pairs, paths, channels], are by far the largest tensor of a layer. Here they exist
+The radial weights of all edges, [pairs, weights, channels], are by far the largest tensor of a layer. Here they exist
 for one block of receivers at a time: beyond `KEEP` bytes they are made for the forward pass and again for the backward
 pass, so that memory grows with the number of atoms.
 """
@@ -19,7 +19,7 @@ from mlip.nn.linear import PathLinear
 from mlip.nn.workspace import WORKSPACE
 from mlip.ops import Backend, Edges, edge_convolution, use_compiled
 from mlip.ops.edge_convolution import convolve, convolve_backward, split
-from mlip.ops.tables import Paths
+from mlip.so3.degrees import Paths
 
 BLOCK = 64 << 20  # bytes of radial weights in a block: in a large one, more pairs have both their edges
 KEEP = 512 << 20  # bytes of radial weights of a layer that are kept for the backward pass
@@ -104,8 +104,8 @@ class Layer:
     blocks: Sequence[Block]
 
     def weights(self, radial: Tensor, channels: int) -> Tensor:
-        """Return [K, P, C] for radial functions [K, n]."""
-        return self.network(radial).view(-1, len(self.paths), channels)
+        """Return [K, W, C] for radial functions [K, n]."""
+        return self.network(radial).view(-1, self.paths.weights, channels)
 
     def plain(self, features: Tensor, harmonics: Tensor, radial: Tensor, backend: Backend) -> Tensor:
         """Return the messages by ops that can be differentiated again."""
@@ -136,7 +136,7 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer) -> Tensor:
         channels, out = features.shape[2], []
-        row_bytes = len(layer.paths) * channels * features.element_size()
+        row_bytes = layer.paths.weights * channels * features.element_size()
         keep = any(ctx.needs_input_grad) and len(radial) * row_bytes <= KEEP
         ctx.kept, ctx.layer = [None] * len(layer.blocks), layer
         ctx.save_for_backward(features, harmonics, radial)
@@ -182,7 +182,7 @@ class _Weights:
     """The radial weights of a block in a buffer, and what their derivative needs."""
 
     def __init__(self, layer: Layer, radial: Tensor, channels: int) -> None:
-        self.buffer = WORKSPACE.take((len(radial), len(layer.paths), channels), radial)
+        self.buffer = WORKSPACE.take((len(radial), layer.paths.weights, channels), radial)
         self.weights = self.buffer.tensor
         self.state = layer.network.evaluate_into(radial, self.weights.flatten(1))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend, use_compiled
-from mlip.ops.tables import Paths, coupling, path_tables
-from mlip.so3.degrees import block
+from mlip.ops.tables import coupling, path_tables
+from mlip.so3.degrees import Paths, block
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,21 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edges
     """Return the sum over the edges (j, i) of the tensor product "uvu" of h_j and Y_ji, weighted by R_ji.
 
     For the path (l1, l2, l3): A_i[m3, c] = sum_j R_ji[c] sqrt(2 l3 + 1)
-    sum_{m1 m2} w3j[m1, m2, m3] h_j[m1, c] Y_ji[m2] (Batatia et al., NeurIPS 2022, eq. 8).
+    sum_{m1 m2} w3j[m1, m2, m3] h_j[m1, c] Y_ji[m2] (Batatia et al., NeurIPS 2022, eq. 8). With `paths.gaunt` the
+    signal of h_j is multiplied on the sphere by the filter sum_{l2 m2} R_ji[l2, c] Y_ji[l2 m2] Y_{l2 m2}, all three in
+    component-normalised harmonics (Luo et al., ICLR 2024, section 3.3).
 
     Args:
         features: h, [N, M1, C], degrees 0..l of the senders.
         harmonics: Y, [E, M2].
-        weights: R, [K, P, C], one for each path and channel.
+        weights: R, [K, W, C], one for each path and channel, or for each degree of the harmonics and channel.
         edges: E edges to R receivers.
-        paths: P triples, grouped by l3.
+        paths: which products, and how they are weighted.
         backend: one of `mlip.ops.backend.BACKENDS`.
 
     Returns:
-        For each l3 in ascending order, [R, 2*l3+1, P(l3), C]; differentiable any number of times.
+        For each l3 in ascending order, [R, 2*l3+1, P(l3), C] with one message for each path, or one for all;
+        differentiable any number of times.
     """
     if use_compiled(backend, features, harmonics, weights):
         flat = convolve(features, harmonics, weights, edges, paths)
@@ -66,7 +68,7 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edges
 
 def convolve(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths) -> Tensor:
     """Return the messages of `edge_convolution` by the compiled kernels, in one buffer for `split`."""
-    components = sum(2 * l3 + 1 for _, _, l3 in paths)
+    components = sum((2 * l3 + 1) * count for l3, count in paths.slots.items())
     return _convolve(features, harmonics, weights, components * (edges.offsets.shape[0] - 1) * features.shape[2],
                      (edges.sender, edges.offsets, edges.row, *path_tables(paths)))
 
@@ -78,12 +80,12 @@ def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, grad
     Args:
         features: [N, M1, C].
         harmonics: [E, M2].
-        weights: [K, P, C].
+        weights: [K, W, C].
         gradient: of what is differentiated, by the result of `convolve`.
         by_features: whether the first is wanted.
         edges: as for `convolve`.
         paths: as for `convolve`.
-        dweights: [K, P, C], contiguous; overwritten.
+        dweights: [K, W, C], contiguous; overwritten.
     """
     dh, dy = torch.ops.mlip.edge_convolution_backward_into(
         features, harmonics, weights, gradient, by_features + 2, dweights, edges.sender, edges.offsets, edges.row,
@@ -94,8 +96,8 @@ def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, grad
 def split(flat: Tensor, receivers: int, channels: int, paths: Paths) -> list[Tensor]:
     """Return the messages of each degree, views of the one buffer that the kernels fill."""
     out, start = [], 0
-    for l3, group in groupby(paths, key=lambda path: path[2]):
-        shape = (receivers, 2 * l3 + 1, len(list(group)), channels)
+    for l3, count in paths.slots.items():
+        shape = (receivers, 2 * l3 + 1, count, channels)
         size = shape[0] * shape[1] * shape[2] * shape[3]
         out.append(flat[start : start + size].view(shape))
         start += size
@@ -105,14 +107,14 @@ def split(flat: Tensor, receivers: int, channels: int, paths: Paths) -> list[Ten
 def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths) -> list[Tensor]:
     gathered, weights = features.index_select(0, edges.sender), weights.index_select(0, edges.row)
     messages: dict[int, list[Tensor]] = {}
-    for p, (l1, l2, l3) in enumerate(paths):
-        cg = coupling(l1, l2, l3, features)
+    for (l1, l2, l3), (weight, _) in zip(paths.triples, paths.places(), strict=True):
+        cg = coupling(l1, l2, l3, paths.gaunt, features)
         matrices = torch.einsum("abc,eb->eca", cg, harmonics[:, block(l2)])
         product = gathered[:, block(l1)] * matrices if l1 == 0 else matrices @ gathered[:, block(l1)]
-        messages.setdefault(l3, []).append(product * weights[:, p, None, :])
+        messages.setdefault(l3, []).append(product * weights[:, weight, None, :])
     out = []
     for l3 in sorted(messages):
-        stacked = torch.stack(messages[l3], dim=2)
+        stacked = torch.stack([sum(messages[l3])] if paths.gaunt else messages[l3], dim=2)
         zeros = stacked.new_zeros(edges.offsets.shape[0] - 1, *stacked.shape[1:])
         out.append(zeros.index_add(0, edges.receiver, stacked))
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from math import sqrt
+from math import pi, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from mlip.ops.factorisation import factorise
 from mlip.so3 import wigner_3j
-from mlip.so3.degrees import size
-from mlip.so3.gaunt import Entries, gaunt_entries
+from mlip.so3.degrees import Paths, size
+from mlip.so3.gaunt import Entries, gaunt, gaunt_entries
 from mlip.so3.harmonics import harmonics, norms, reflection_parity
 from mlip.so3.quadrature import octant_quadrature, sphere_quadrature
 from mlip.so3.symmetric_power import symmetric_basis
 
-Paths = tuple[tuple[int, int, int], ...]
 Numbers = tuple[NDArray[Any], ...]
 PRODUCTS: dict[str, Callable[[int, int, int], Entries]] = {"gaunt": gaunt_entries}
 
@@ -37,9 +36,12 @@ class Form(NamedTuple):
 CPU = torch.device("cpu")  # given by name, so that `torch.set_default_device` has no say
 
 
-def coupling(l1: int, l2: int, l3: int, like: Tensor) -> Tensor:
-    """Return sqrt(2 l3 + 1) times the Wigner 3j tensor, [2*l1+1, 2*l2+1, 2*l3+1]."""
-    return _constants("coupling", l1, l2, l3, dtype=like.dtype, device=like.device)[0]
+def coupling(l1: int, l2: int, l3: int, of_gaunt: bool, like: Tensor) -> Tensor:
+    """Return the coefficients of a path of the edge convolution, [2*l1+1, 2*l2+1, 2*l3+1].
+
+    sqrt(2 l3 + 1) times the Wigner 3j tensor, or the Gaunt coefficients of component-normalised harmonics.
+    """
+    return _constants("coupling", l1, l2, l3, of_gaunt, dtype=like.dtype, device=like.device)[0]
 
 
 def polynomials(lmax: int, nu: int, l: int, like: Tensor) -> tuple[Tensor, ...]:
@@ -51,7 +53,7 @@ def path_tables(paths: Paths) -> tuple[Tensor, ...]:
     """Return what the kernels of the edge convolution know of the paths, all in float64 or int64.
 
     Returns:
-        Degrees (l1, l3) [P, 2]; terms [n, 2], an entry of the matrices of an edge (row by row, path after path) and
+        Degrees l1, l3, weight and place of the messages of each path [P, 4]; terms [n, 2], an entry of the matrices of an edge (row by row, path after path) and
         the component of the harmonics that enters it; their coefficients [n].
     """
     return _constants("paths", paths)
@@ -128,17 +130,18 @@ def _contraction(lmax: int, orders: tuple[int, ...]) -> Numbers:
 
 def _paths(paths: Paths) -> Numbers:
     terms, coefficients, first = [], [], 0
-    for l1, l2, l3 in paths:
-        (cg,) = _coupling(l1, l2, l3)
+    for l1, l2, l3 in paths.triples:
+        (cg,) = _coupling(l1, l2, l3, paths.gaunt)
         a, b, c = np.nonzero(np.abs(cg) > 1e-12)
         terms.append(np.stack([first + a * (2 * l3 + 1) + c, l2 * l2 + b], axis=1))
         coefficients.append(cg[a, b, c])
         first += (2 * l1 + 1) * (2 * l3 + 1)
-    return np.array([(l1, l3) for l1, _, l3 in paths]), np.concatenate(terms), np.concatenate(coefficients)
+    rows = [(l1, l3, *place) for (l1, _, l3), place in zip(paths.triples, paths.places(), strict=True)]
+    return np.array(rows), np.concatenate(terms), np.concatenate(coefficients)
 
 
-def _coupling(l1: int, l2: int, l3: int) -> Numbers:
-    return (wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1),)
+def _coupling(l1: int, l2: int, l3: int, of_gaunt: bool) -> Numbers:
+    return (gaunt(l1, l2, l3) * sqrt(4 * pi) if of_gaunt else wigner_3j(l1, l2, l3) * sqrt(2 * l3 + 1),)
 
 
 def _polynomials(lmax: int, nu: int, l: int) -> Numbers:

@@ -23,7 +23,8 @@ from mlip.ops import Backend, Edges, edge_convolution, radial_table, spherical_h
 from mlip.ops._library import LIBRARY
 from mlip.ops.tables import path_tables
 from mlip.so3 import wigner_3j
-from mlip.so3.degrees import block, convolution_paths, size
+from mlip.so3.degrees import Paths, block, size
+from mlip.so3.gaunt import gaunt_scale
 from mlip.so3.symmetric_power import symmetric_basis
 
 REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
@@ -81,9 +82,10 @@ def table(atoms: int, edges: int, channels: int = 3) -> Problem:
     return Problem((torch.from_numpy(generator.uniform(size=edges)),), call, slow)
 
 
-def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: int = 2, channels: int = 3) -> Problem:
+def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: int = 2, channels: int = 3,
+                gaunt: bool = False) -> Problem:
     """Two edges of three have a row of weights for themselves, as those of a pair of atoms share one."""
-    paths = tuple(convolution_paths(l_in, l_edge, l_out))
+    paths = Paths.all(l_in, l_edge, l_out, gaunt)
     generator = np.random.default_rng(2)
     sender, receiver = torch.from_numpy(generator.integers(0, max(atoms, 1), (2, edges)))
     receiver = torch.sort(receiver).values
@@ -96,19 +98,22 @@ def convolution(atoms: int, edges: int, l_in: int = 1, l_edge: int = 2, l_out: i
         return torch.cat([t.flatten(1) for t in out], dim=1)
 
     def slow(h: Tensor, y: Tensor, r: Tensor) -> Tensor:
-        degrees = [l3 for _, _, l3 in paths]
-        out = [torch.zeros(atoms, 2 * l + 1, degrees.count(l), channels, dtype=h.dtype) for l in range(l_out + 1)]
-        for p, (l1, l2, l3) in enumerate(paths):
-            cg = math.sqrt(2 * l3 + 1) * torch.from_numpy(wigner_3j(l1, l2, l3).copy())
-            place = degrees[:p].count(l3)
+        degrees = [l3 for _, _, l3 in paths.triples]
+        out = [torch.zeros(atoms, 2 * l + 1, 1 if gaunt else degrees.count(l), channels, dtype=h.dtype)
+               for l in range(l_out + 1)]
+        for p, (l1, l2, l3) in enumerate(paths.triples):
+            scale, weight, place = math.sqrt(2 * l3 + 1), p, degrees[:p].count(l3)
+            if gaunt:
+                scale, weight, place = math.sqrt(4 * math.pi) * gaunt_scale(l1, l2, l3), l2, 0
+            cg = scale * torch.from_numpy(wigner_3j(l1, l2, l3).copy())
             for e in range(edges):
                 for (a, b, c) in itertools.product(range(2 * l1 + 1), range(2 * l2 + 1), range(2 * l3 + 1)):
                     out[l3][receiver[e], c, place] += (cg[a, b, c] * h[sender[e], l1 * l1 + a] * y[e, l2 * l2 + b]
-                                                       * r[row[e], p])
+                                                       * r[row[e], weight])
         return torch.cat([t.flatten(1) for t in out], dim=1)
 
     inputs = numbers(3, atoms, size(l_in), channels), numbers(4, edges, size(l_edge)), \
-        numbers(5, rows, len(paths), channels)
+        numbers(5, rows, paths.weights, channels)
     return Problem(inputs, call, slow)
 
 
@@ -136,7 +141,8 @@ def contraction(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels:
 
 
 OPS: dict[str, Callable[..., Problem]] = {
-    "spherical_harmonics": harmonics, "edge_convolution": convolution, "symmetric_contraction": contraction,
+    "spherical_harmonics": harmonics, "edge_convolution": convolution,
+    "gaunt_convolution": partial(convolution, gaunt=True), "symmetric_contraction": contraction,
     "radial_table": table,
 }
 OF_EDGES = ("spherical_harmonics", "radial_table")
@@ -149,6 +155,7 @@ VARIANTS: list[dict[str, int]] = [
 SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number grows with the square of the size
     "spherical_harmonics": lambda: harmonics(0, 2, degree=3),
     "edge_convolution": lambda: convolution(2, 3, channels=1),
+    "gaunt_convolution": lambda: convolution(2, 3, channels=1, gaunt=True),
     "symmetric_contraction": lambda: contraction(2, 0, lmax=1, channels=1),
     "radial_table": lambda: table(0, 3, channels=2),
 }
@@ -212,7 +219,7 @@ class TestOps:
         out = p.call(*inputs)
         assert out.shape[1:] == make(3, 4).call(*make(3, 4).inputs).shape[1:]
         assert len(out) == (edges if name in OF_EDGES else atoms)
-        if name == "edge_convolution":
+        if name.endswith("convolution"):
             assert not out.any()
         for gradient, tensor in zip(torch.autograd.grad(out.sum(), inputs), inputs, strict=True):
             assert gradient.shape == tensor.shape
@@ -321,12 +328,12 @@ class TestOperators:
 
     @staticmethod
     def convolution_arguments(dtype: torch.dtype) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        paths = tuple(convolution_paths(1, 2, 2))
+        paths = Paths.all(1, 2, 2)
         inputs = [t.to(dtype).requires_grad_() for t in convolution(4, 9).inputs]
         sender, receiver = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3]])
         edges = Edges.of(sender, receiver, 4, torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 0]))
         rest = [edges.sender, edges.offsets, edges.row, *path_tables(paths)]
-        gradient = torch.randn(sum(2 * l + 1 for _, _, l in paths) * 4 * 3, dtype=dtype).requires_grad_()
+        gradient = torch.randn(sum(2 * l + 1 for _, _, l in paths.triples) * 4 * 3, dtype=dtype).requires_grad_()
         return inputs, gradient, rest
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -370,9 +377,9 @@ def check(operator: Any, arguments: tuple[Any, ...]) -> None:
 
 class TestConvolution:
     def test_order_of_the_edges_of_a_receiver_does_not_matter(self, backend: Backend) -> None:
-        paths = tuple(convolution_paths(1, 2, 2))
+        paths = Paths.all(1, 2, 2)
         h, y, _ = convolution(4, 9).inputs
-        r = numbers(5, 9, len(paths), 3)
+        r = numbers(5, 9, paths.weights, 3)
         sender, receiver = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3]])
         order = torch.tensor([2, 0, 1, 4, 3, 6, 5, 8, 7])
         a = edge_convolution(h, y, r, Edges.of(sender, receiver, 4), paths, backend)
@@ -383,15 +390,15 @@ class TestConvolution:
     def test_scalars_are_weighted_sums(self, backend: Backend) -> None:
         edges = Edges.of(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 1]), 3)
         h, r = numbers(0, 3, 1, 2), numbers(1, 3, 1, 2)
-        (out,) = edge_convolution(h, torch.ones(3, 1, dtype=torch.float64), r, edges, ((0, 0, 0),), backend)
+        (out,) = edge_convolution(h, torch.ones(3, 1, dtype=torch.float64), r, edges, Paths(((0, 0, 0),)), backend)
         expected = torch.stack([r[0, 0] * h[1, 0] + r[1, 0] * h[2, 0], r[2, 0] * h[0, 0], torch.zeros(2).double()])
         torch.testing.assert_close(out[:, 0, 0], expected)
 
     def test_many_edges_may_share_a_row(self, backend: Backend) -> None:
-        paths = tuple(convolution_paths(1, 1, 1))
+        paths = Paths.all(1, 1, 1)
         sender, receiver = torch.from_numpy(np.random.default_rng(0).integers(0, 30, (2, 900)))
         receiver = torch.sort(receiver).values
-        inputs = [t.requires_grad_() for t in (numbers(0, 30, 4, 3), numbers(1, 900, 4), numbers(2, 5, len(paths), 3))]
+        inputs = [t.requires_grad_() for t in (numbers(0, 30, 4, 3), numbers(1, 900, 4), numbers(2, 5, paths.weights, 3))]
         edges = Edges.of(sender, receiver, 30, torch.arange(900) % 5)
         before, found = torch.get_num_threads(), []
         try:

@@ -24,10 +24,10 @@ from mlip.nn.radial_table import RadialTables, TableNetwork
 from mlip.ops import Edges, edge_convolution, radial_table, spherical_harmonics
 from mlip.ops._library import LIBRARY
 from mlip.ops.tables import contraction_tables, path_tables
-from mlip.so3.degrees import convolution_paths
+from mlip.so3.degrees import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
-PATHS = tuple(convolution_paths(1, 2, 2))
+PATHS = Paths.all(1, 2, 2)
 compiled = pytest.mark.skipif(LIBRARY.path is None, reason=LIBRARY.problem)
 
 
@@ -41,7 +41,7 @@ def graph(atoms: int, edges: int, seed: int = 0) -> Edges:
 
 
 def inputs(atoms: int, edges: int, channels: int = 3) -> list[Tensor]:
-    return [numbers(0, atoms, 4, channels), numbers(1, edges, 9), numbers(2, edges, len(PATHS), channels)]
+    return [numbers(0, atoms, 4, channels), numbers(1, edges, 9), numbers(2, edges, PATHS.weights, channels)]
 
 
 def messages(h: Tensor, y: Tensor, w: Tensor, edges: Edges, backend: Any = "auto") -> Tensor:
@@ -115,7 +115,7 @@ class TestLibrary:
         for channels in (2**32, 2**40):
             with pytest.raises(RuntimeError, match="mlip: "):
                 torch.ops.mlip.edge_convolution(torch.empty(0, 4, channels), torch.empty(0, 9),
-                                                torch.empty(0, len(PATHS), channels), 0, torch.zeros(0).long(),
+                                                torch.empty(0, PATHS.weights, channels), 0, torch.zeros(0).long(),
                                                 torch.zeros(1).long(), torch.zeros(0).long(), *path_tables(PATHS))
         with pytest.raises(RuntimeError, match="mlip: "):
             torch.ops.mlip.spherical_harmonics_backward(torch.empty(0, 3), torch.empty(0, 2**60))
@@ -189,13 +189,13 @@ class TestConstants:
     """Tables are kept from call to call, whatever the circumstances of the first."""
 
     def test_default_device(self) -> None:
-        paths = ((0, 0, 0), (0, 1, 1))
+        paths = Paths(((0, 0, 0), (0, 1, 1)))
         with torch.device("meta"):
             path_tables(paths)
         assert all(t.device.type == "cpu" for t in path_tables(paths))
 
     def test_tracer(self) -> None:
-        paths = ((0, 1, 1), (0, 2, 2))
+        paths = Paths(((0, 1, 1), (0, 2, 2)))
         with torch._subclasses.FakeTensorMode():
             path_tables(paths)
         assert all(type(t) is Tensor for t in path_tables(paths))
@@ -248,10 +248,10 @@ class TestBlocks:
     def test_backward_twice(self, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
         """A graph that is retained can be used again, and holds no weights after its first use."""
         monkeypatch.setattr("mlip.nn.convolution.BLOCK", block)
-        counts = [sum(l3 == l for _, _, l3 in PATHS) for l in range(3)]
-        network = RadialMLP([4, 8, len(PATHS) * 3]).double().requires_grad_(False)
+        counts = [sum(l3 == l for _, _, l3 in PATHS.triples) for l in range(3)]
+        network = RadialMLP([4, 8, PATHS.weights * 3]).double().requires_grad_(False)
         linear, edges = PathLinear(counts, 3).double().requires_grad_(False), graph(6, 60)
-        layer = Layer(network, linear, PATHS, 0.5, edges, blocks_of(edges, 60, len(PATHS) * 3 * 8))
+        layer = Layer(network, linear, PATHS, 0.5, edges, blocks_of(edges, 60, PATHS.weights * 3 * 8))
         assert (len(layer.blocks) > 1) == (block == 4000)
         x = [t.requires_grad_() for t in (numbers(0, 6, 4, 3), numbers(1, 60, 9), numbers(2, 60, 4))]
         out = radial_convolution(*x, layer, "auto")

@@ -19,7 +19,7 @@ from mlip.nn.derivatives import evaluate
 from mlip.ops import symmetric_contraction
 from mlip.ops._library import LIBRARY
 from mlip.ops.edge_convolution import Edges, edge_convolution
-from mlip.ops.tables import Paths
+from mlip.so3.degrees import Paths
 
 
 class Actions:
@@ -76,11 +76,11 @@ class Actions:
         """Read the inputs of an edge convolution."""
         with np.load(path) as z:
             inputs = {k: torch.from_numpy(z[k]) for k in z.files}
-        self.paths: Paths = tuple((l1, l2, l3) for l1, l2, l3 in inputs["paths"].tolist())
+        self.paths = Paths(tuple((l1, l2, l3) for l1, l2, l3 in inputs["paths"].tolist()))
         self.inputs = [inputs[k].requires_grad_() for k in ("features", "harmonics", "weights")]
         sender, receiver = inputs["edge_index"]
         self.convolution_edges = Edges.of(sender, receiver, len(self.inputs[0]))
-        self.gradient = [inputs[f"gradient{l}"] for l in range(1 + max(p[2] for p in self.paths))]
+        self.gradient = [inputs[f"gradient{l}"] for l in self.paths.slots]
 
     def convolution(self) -> list[torch.Tensor]:
         """Convolve; keeps what a derivative needs."""

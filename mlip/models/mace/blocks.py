@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import sqrt
 
 import torch
@@ -15,7 +14,7 @@ from mlip.nn.convolution import Block, Layer, radial_convolution
 from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear, normal
 from mlip.nn.radial import RadialMLP
 from mlip.ops import Backend, Edges, symmetric_contraction
-from mlip.so3.degrees import convolution_paths
+from mlip.so3.degrees import Paths
 from mlip.so3.symmetric_power import symmetric_basis
 
 
@@ -55,13 +54,12 @@ class Interaction(nn.Module):
         lmax_in = 0 if layer == 0 else config.layer_lmax(layer - 1)
         self.residual = kind.endswith("residual")
         self.avg_num_neighbors = config.avg_num_neighbors
-        self.paths = tuple(convolution_paths(lmax_in, config.edge_lmax, config.edge_lmax))
-        counts = [len(list(group)) for _, group in groupby(self.paths, key=lambda path: path[2])]
+        self.paths = Paths.all(lmax_in, config.edge_lmax, config.edge_lmax)
         elements = len(config.atomic_numbers)
         skip_lmax = min(lmax_in, config.layer_lmax(layer)) if self.residual else config.edge_lmax
         self.linear_up = DegreeLinear(lmax_in, config.channels)
-        self.radial = RadialMLP([config.num_bessel, *config.radial_mlp, len(self.paths) * config.channels])
-        self.linear = PathLinear(counts, config.channels)
+        self.radial = RadialMLP([config.num_bessel, *config.radial_mlp, self.paths.weights * config.channels])
+        self.linear = PathLinear([*self.paths.slots.values()], config.channels)
         self.skip = ElementLinear(elements, skip_lmax, config.channels)
         self.density = RadialMLP([config.num_bessel, 1]) if kind.startswith("density") else None
 

@@ -39,7 +39,7 @@ class MACE(EnergyModel):
                           if config.pair_repulsion else None)
         layers = range(config.num_layers)
         interactions = [Interaction(config, t) for t in layers]
-        self.widest = max(len(interaction.paths) for interaction in interactions) * config.channels
+        self.widest = max(interaction.paths.weights for interaction in interactions) * config.channels
         self.interactions = nn.ModuleList(interactions)
         self.products = nn.ModuleList(Product(config, t) for t in layers)
         self.readouts = nn.ModuleList(

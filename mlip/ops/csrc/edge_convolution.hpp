@@ -1,7 +1,8 @@
 // The edge convolution as a trilinear form T(h, Y, w; g): what its kernels share.
 //
 // For the path p = (l1, l2, l3) and the edge e from j to i,
-//   out[i, p, m3, c] += w[k(e), p, c] * sum_m1 M[e, p, m1, m3] h[j, l1 m1, c],   M[e, p, m1, m3] = sum_m2 CG Y[e, l2 m2].
+//   out[i, s(p), m3, c] += w[k(e), v(p), c] * sum_m1 M[e, p, m1, m3] h[j, l1 m1, c],   M[e, p, m1, m3] = sum_m2 CG Y[e, l2 m2].
+// Paths may share a weight v and a place s among the messages of their degree.
 // M is made for some edges at a time from a table of Clebsch-Gordan coefficients; the loops over channels see small
 // dense matrices whose sizes are known at compile time. Threads share out the receivers. Each row of out is summed by
 // one thread in the order of the edges; dh, which many receivers add to, is summed for each thread and then over threads.
@@ -20,7 +21,8 @@ constexpr int kTile = 8;  // edges for which M is made at a time
 struct Path {
   int l1, l3;
   int matrix;       // of M among those of an edge
-  int64_t weight;   // p * channels
+  int64_t weight;   // of its row of weights in w
+  bool first;       // whether no path before shares that row
   int64_t feature;  // l1 * l1 * channels
   int64_t out;      // of the first row of its degree and place: out_row = out + receiver * receiver_stride + m3 * stride
   int64_t receiver_stride, stride;
@@ -37,6 +39,7 @@ struct Convolution {
   int64_t atoms, receivers, edges, rows;  // rows of h, of out, of Y, of w
   int channels, features, harmonics;      // channels; components of h and of Y
   int matrices;                           // entries of M of one edge
+  int64_t weight_row, out_row;            // numbers of one row of w; of all messages of one receiver
   std::vector<Path> paths;
   std::vector<Term> terms;                // ascending in `matrix`
   const T *h, *y, *w, *g;                 // g: the gradient of out; null where it is not an argument

@@ -247,7 +247,7 @@ template <class T>
 void convolve(const Convolution<T>& p, int64_t begin, int64_t end, T* out) {
   Tile<T> tile(p);
   const auto loops = loops_for<T, Out, OutLoop<T>>(p, out_any<T>);
-  const int64_t feature_row = int64_t(p.features) * p.channels, weight_row = int64_t(p.paths.size()) * p.channels;
+  const int64_t feature_row = int64_t(p.features) * p.channels;
   for (int64_t i = begin; i < end; ++i) {
     for (const Path& path : p.paths)
       for (int m3 = 0; m3 < 2 * path.l3 + 1; ++m3) {
@@ -260,7 +260,7 @@ void convolve(const Convolution<T>& p, int64_t begin, int64_t end, T* out) {
       for (int e = 0; e < tile.count; ++e) {
         edges[e] = first + e;
         tile.h[e] = p.h + p.sender[first + e] * feature_row;
-        tile.w[e] = p.w + p.row[first + e] * weight_row;
+        tile.w[e] = p.w + p.row[first + e] * p.weight_row;
       }
       tile.make_matrices(p, edges);
       for (size_t k = 0; k < loops.size(); ++k) {
@@ -277,7 +277,7 @@ namespace {
 template <class T, bool kY>
 void backward_receiver(const Convolution<T>& p, const std::vector<BackwardLoop<T>>& loops, Tile<T>& tile,
                        MatrixSums<T>& sums, int64_t receiver, const Gradients<T>& d) {
-  const int64_t feature_row = int64_t(p.features) * p.channels, weight_row = int64_t(p.paths.size()) * p.channels;
+  const int64_t feature_row = int64_t(p.features) * p.channels;
   for (int64_t first = p.offsets[receiver], end = p.offsets[receiver + 1]; first < end;) {
     int64_t edges[kTile];
     tile.count = 0;
@@ -286,7 +286,7 @@ void backward_receiver(const Convolution<T>& p, const std::vector<BackwardLoop<T
     if (!tile.count) break;
     tile.make_matrices(p, edges);
     for (int e = 0; e < tile.count; ++e) {
-      const int64_t edge = edges[e], h = p.sender[edge] * feature_row, w = p.row[edge] * weight_row;
+      const int64_t edge = edges[e], h = p.sender[edge] * feature_row, w = p.row[edge] * p.weight_row;
       for (size_t k = 0; k < loops.size(); ++k) {
         const Path& path = p.paths[k];
         const EdgeRows<T> rows{p.h + h + path.feature,
@@ -295,7 +295,7 @@ void backward_receiver(const Convolution<T>& p, const std::vector<BackwardLoop<T
                                &tile.matrices[path.matrix * kTile + e],
                                d.h ? d.h + h + path.feature : nullptr,
                                d.w ? d.w + w + path.weight : nullptr,
-                               d.action[edge] == 2};
+                               d.action[edge] == 2 || !path.first};
         loops[k](path, rows, p.channels, sums);
       }
       if constexpr (kY) sums.finish(p.matrices, e);

@@ -19,66 +19,75 @@ struct Arguments {
     for (const Tensor* t : {&sender, &offsets, &row, &paths, &terms})
       require(t->dtype() == aoti_torch_dtype_int64(), "indices of the edge convolution must be int64");
     require(coefficients.dtype() == aoti_torch_dtype_float64(), "coefficients must be float64");
-    require(paths.dim() == 2 && paths.size(1) == 2 && terms.dim() == 2 && terms.size(1) == 2 && offsets.dim() == 1 &&
+    require(paths.dim() == 2 && paths.size(1) == 4 && terms.dim() == 2 && terms.size(1) == 2 && offsets.dim() == 1 &&
                 offsets.size(0) > 0 && sender.shape() == row.shape() && coefficients.numel() == terms.size(0),
             "arguments of the edge convolution have wrong shapes");
   }
 
   void fit(const Tensor& h, const Tensor& y, const Tensor& w) const {
-    require(h.dim() == 3 && y.dim() == 2 && w.dim() == 3 && w.size(2) == h.size(2) && w.size(1) == paths.size(0) &&
-                y.size(0) == sender.size(0) && h.dtype() == y.dtype() && h.dtype() == w.dtype(),
+    require(h.dim() == 3 && y.dim() == 2 && w.dim() == 3 && w.size(2) == h.size(2) && y.size(0) == sender.size(0) && h.dtype() == y.dtype() && h.dtype() == w.dtype(),
             "edge_convolution: features, harmonics, weights and edges do not fit each other");
   }
 
   template <class T>
-  Convolution<T> problem(int64_t atoms, int64_t features, int64_t harmonics, int64_t rows, int64_t channels) const {
+  Convolution<T> problem(int64_t atoms, int64_t features, int64_t harmonics, const Tensor& w) const {
     Convolution<T> p{};
     p.atoms = atoms;
     p.receivers = offsets.size(0) - 1;
     p.edges = sender.size(0);
-    p.rows = rows;
-    p.channels = narrow(channels);
+    p.rows = w.size(0);
+    p.channels = narrow(w.size(2));
+    p.weight_row = w.size(1) * w.size(2);
     p.features = narrow(features);
     p.harmonics = narrow(harmonics);
-    narrow(features * channels);
+    narrow(features * p.channels);
     p.sender = sender.data<int64_t>();
     p.offsets = offsets.data<int64_t>();
     p.row = row.data<int64_t>();
-    add_paths(p);
+    add_paths(p, w.size(1));
     check(p);
     return p;
   }
 
  private:
   template <class T>
-  void add_paths(Convolution<T>& p) const {
-    const int64_t* degrees = paths.data<int64_t>();
+  void add_paths(Convolution<T>& p, int64_t weights) const {
+    const int64_t* rows = paths.data<int64_t>();  // l1, l3, weight, place
+    std::vector<uint8_t> used(weights, 0);
     const int64_t count = paths.size(0);
     int64_t components = 0;  // of out, of one receiver, below the degree
     for (int64_t k = 0; k < count;) {
       int64_t last = k;
-      const int64_t l3 = degrees[2 * k + 1];
+      const int64_t l3 = rows[4 * k + 1];
+      int64_t places = 0;
       require(l3 >= 0 && l3 < kDegrees, "a degree of the messages is out of range");
-      while (last < count && degrees[2 * last + 1] == l3) ++last;
+      for (; last < count && rows[4 * last + 1] == l3; ++last) {
+        require(rows[4 * last + 3] >= 0 && rows[4 * last + 3] < count, "a place of the messages is out of range");
+        places = std::max(places, rows[4 * last + 3] + 1);
+      }
       for (int64_t q = k; q < last; ++q) {
         Path path{};
-        require(degrees[2 * q] >= 0 && degrees[2 * q] < kDegrees &&
-                    (degrees[2 * q] + 1) * (degrees[2 * q] + 1) <= p.features,
-                "a path leaves the features");
-        path.l1 = static_cast<int>(degrees[2 * q]);
+        const int64_t l1 = rows[4 * q], weight = rows[4 * q + 2];
+        require(l1 >= 0 && l1 < kDegrees && (l1 + 1) * (l1 + 1) <= p.features, "a path leaves the features");
+        require(weight >= 0 && weight < weights, "a path has no weight");
+        path.first = !used[weight];
+        used[weight] = 1;
+        path.l1 = static_cast<int>(l1);
         path.l3 = static_cast<int>(l3);
         path.matrix = p.matrices;
-        path.weight = q * p.channels;
+        path.weight = weight * p.channels;
         path.feature = int64_t(path.l1) * path.l1 * p.channels;
-        path.stride = (last - k) * p.channels;
+        path.stride = places * p.channels;
         path.receiver_stride = (2 * l3 + 1) * path.stride;
-        path.out = components * p.receivers * p.channels + (q - k) * p.channels;
+        path.out = components * p.receivers * p.channels + rows[4 * q + 3] * p.channels;
         p.matrices = narrow(p.matrices + (2 * path.l1 + 1) * (2 * l3 + 1));
         p.paths.push_back(path);
       }
-      components += (2 * l3 + 1) * (last - k);
+      components += (2 * l3 + 1) * places;
       k = last;
     }
+    require(std::find(used.begin(), used.end(), 0) == used.end(), "a weight belongs to no path");
+    p.out_row = components * p.channels;
     const int64_t *pair = terms.data<int64_t>(), number = terms.size(0);
     const double* coefficient = coefficients.data<double>();
     for (int64_t t = 0; t < number; ++t)
@@ -100,9 +109,7 @@ struct Arguments {
 
 template <class T>
 int64_t out_size(const Convolution<T>& p) {
-  int64_t components = 0;
-  for (const Path& path : p.paths) components += 2 * path.l3 + 1;
-  return components * p.receivers * p.channels;
+  return p.out_row * p.receivers;
 }
 
 /// Returns bounds of shares of 0..n-1 with about equal numbers of edges, one share for each thread.
@@ -122,7 +129,7 @@ void edge_convolution(StableIValue* stack, uint64_t, uint64_t) {
   a.fit(h, y, w);
   for_dtype(h, [&](auto zero) {
     using T = decltype(zero);
-    auto p = a.problem<T>(h.size(0), h.size(1), y.size(1), w.size(0), h.size(2));
+    auto p = a.problem<T>(h.size(0), h.size(1), y.size(1), w);
     p.h = h.data<T>(), p.y = y.data<T>(), p.w = w.data<T>();
     require(size == out_size(p), "edge_convolution: size is not that of the messages");
     Tensor out({size}, h.dtype());
@@ -188,9 +195,8 @@ void backward(const Convolution<T>& p, T* dh, T* dy, T* dw) {
       for (int64_t i = begin; i < end; ++i) dh[i] += share[i];
     });
   }
-  const int64_t weight_row = int64_t(p.paths.size()) * p.channels;
   for (int64_t r = 0; dw && r < p.rows; ++r)
-    if (!rounds.used[r]) std::fill(dw + r * weight_row, dw + (r + 1) * weight_row, T(0));
+    if (!rounds.used[r]) std::fill(dw + r * p.weight_row, dw + (r + 1) * p.weight_row, T(0));
 }
 
 /// The derivatives by h and y, if they are wanted, and that by w into `dw`, if it is not empty.
@@ -206,7 +212,7 @@ std::pair<Tensor, Tensor> differentiate(const Tensor& h, const Tensor& y, const 
   Tensor dh = result(h, kByH), dy = result(y, kByY);
   for_dtype(h, [&](auto zero) {
     using T = decltype(zero);
-    auto p = a.problem<T>(h.size(0), h.size(1), y.size(1), w.size(0), h.size(2));
+    auto p = a.problem<T>(h.size(0), h.size(1), y.size(1), w);
     require(g.numel() == out_size(p), "edge_convolution_backward: the gradient has a wrong size");
     p.h = h.data<T>(), p.y = y.data<T>(), p.w = w.data<T>(), p.g = g.data<T>();
     backward(p, which & kByH ? dh.data<T>() : nullptr, which & kByY ? dy.data<T>() : nullptr,
