@@ -14,7 +14,7 @@ from mlip.checkpoints.options import as_dtype
 from mlip.checkpoints.potential import Potential
 from mlip.elements import atomic_numbers
 from mlip.errors import ConfigError, OptionError, UnsupportedModelError
-from mlip.models import EnergyModel, ModelConfig
+from mlip.models import EnergyModel, ModelConfig, converter
 from mlip.models import family as family_of
 
 
@@ -75,31 +75,32 @@ def from_weights(config: ModelConfig, weights: Mapping[str, Tensor], info: Model
     return Potential(model, info, path, identity)
 
 
-def from_reference(family: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Potential:
+def from_reference(reference: str, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Potential:
     """Return a potential with the weights of a reference implementation; keeps their dtype.
 
     Args:
-        family: `"mace"` (mace-torch).
+        reference: `"mace"` (mace-torch) or `"mace_gaunt"` (MACE-Gaunt as published by Luo et al., ICLR 2024).
         state_dict: the reference's own keys.
         config: the reference's constructor arguments, with `model_class` naming its class. Models with
             several heads choose one by `atoms.info["head"]`.
 
     Raises:
-        OptionError: unknown family.
+        OptionError: unknown reference.
         UnsupportedModelError: options or tensors that mlip does not implement, by name.
     """
-    kind = family_of(family)
+    convert = converter(reference)
     if not isinstance(state_dict, Mapping) or not isinstance(config, Mapping):
         raise UnsupportedModelError("state_dict and config must be mappings; got "
                                     f"{type(state_dict).__name__} and {type(config).__name__}")
     try:
         tensors = {k: torch.as_tensor(v) for k, v in state_dict.items()}
-        ours, weights = kind.convert(tensors, config)
+        ours, weights = convert(tensors, config)
     except UnsupportedModelError:
         raise
     except KeyError as error:
         raise UnsupportedModelError(f"the reference configuration lacks {error}") from None
     except (RuntimeError, TypeError, ValueError) as error:
-        raise UnsupportedModelError(f"{family}: the tensors of the reference do not fit its configuration, or the "
+        raise UnsupportedModelError(f"{reference}: the tensors of the reference do not fit its configuration, or the "
                                     f"configuration is not supported: {error}") from None
-    return from_weights(ours, weights, ModelInfo(family=family, description="imported from a reference state dict"))
+    info = ModelInfo(family=ours.family, description="imported from a reference state dict")
+    return from_weights(ours, weights, info)

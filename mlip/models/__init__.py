@@ -1,6 +1,6 @@
 """Model families: each turns an `AtomGraph` into energies."""
 
 from mlip.models.base import EnergyModel, ModelConfig
-from mlip.models.families import FAMILIES, family
+from mlip.models.families import FAMILIES, REFERENCES, converter, family
 
-__all__ = ["FAMILIES", "EnergyModel", "ModelConfig", "family"]
+__all__ = ["FAMILIES", "REFERENCES", "EnergyModel", "ModelConfig", "converter", "family"]

@@ -1,4 +1,4 @@
-"""The model families by name."""
+"""The model families, and the reference implementations whose weights they can take, by name."""
 
 from __future__ import annotations
 
@@ -35,14 +35,9 @@ class Family:
         found: type[EnergyModel] = getattr(import_module(self.module), self.model_name)
         return found
 
-    @property
-    def convert(self) -> Converter:
-        """Function that translates the reference's state dict and configuration."""
-        found: Converter = import_module(f"{self.module}.reference").convert
-        return found
-
 
 FAMILIES = {"mace": Family("mlip.models.mace", "MACEConfig", "MACE")}
+REFERENCES = {"mace": "mlip.models.mace.reference", "mace_gaunt": "mlip.models.mace.reference_gaunt"}
 
 
 def family(name: str) -> Family:
@@ -50,3 +45,15 @@ def family(name: str) -> Family:
     if not isinstance(name, str) or name not in FAMILIES:
         raise OptionError(f"model family {name!r} is unknown; known: {', '.join(FAMILIES)}")
     return FAMILIES[name]
+
+
+def converter(name: str) -> Converter:
+    """Return what translates the state dict and configuration of a reference implementation.
+
+    Raises:
+        OptionError: no such reference; the message names the known ones.
+    """
+    if not isinstance(name, str) or name not in REFERENCES:
+        raise OptionError(f"reference {name!r} is unknown; known: {', '.join(REFERENCES)}")
+    found: Converter = import_module(REFERENCES[name]).convert
+    return found

@@ -114,7 +114,9 @@ def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edge
         messages.setdefault(l3, []).append(product * weights[:, weight, None, :])
     out = []
     for l3 in sorted(messages):
-        stacked = torch.stack([sum(messages[l3])] if paths.gaunt else messages[l3], dim=2)
+        stacked = torch.stack(messages[l3], dim=2)
+        if paths.gaunt:
+            stacked = stacked.sum(dim=2, keepdim=True)
         zeros = stacked.new_zeros(edges.offsets.shape[0] - 1, *stacked.shape[1:])
         out.append(zeros.index_add(0, edges.receiver, stacked))
     return out

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip.so3.degrees import size
-from mlip.so3.symmetric_power import symmetric_basis
+from mlip.so3.symmetric_power import SymmetricBasis, gaunt_basis, symmetric_basis
 
+COMPLETE = "complete"
 Monomial = tuple[int, ...]  # ascending indices of features
 
 
@@ -38,15 +39,21 @@ class Factorisation:
     coefficients: NDArray[np.float64]
 
 
+def basis_of(kind: str, lmax: int, nu: int, l: int) -> SymmetricBasis:
+    """Return all independent polynomials (`COMPLETE`), or the power on the sphere in the normalisation `kind`."""
+    return symmetric_basis(lmax, nu, l) if kind == COMPLETE else gaunt_basis(lmax, nu, l, kind)
+
+
 @cache
-def factorise(lmax: int, orders: tuple[int, ...]) -> Factorisation:
+def factorise(lmax: int, orders: tuple[int, ...], basis: str = COMPLETE) -> Factorisation:
     """Return the factorised contraction.
 
     Args:
         lmax: largest degree of the features.
         orders: for each degree of the result, the number of factors up to which its polynomials go, at most 4.
+        basis: see `basis_of`.
     """
-    entries = _entries(lmax, orders)
+    entries = _entries(lmax, orders, basis)
     splits = _split(entries)
     pairs = sorted({part for split in splits.values() for part in split if len(part) == 2})
     features = size(lmax)
@@ -72,13 +79,13 @@ def _rows(rows: Sequence[Sequence[int]], width: int) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64).reshape(-1, width)
 
 
-def _entries(lmax: int, orders: tuple[int, ...]) -> dict[tuple[int, Monomial], list[tuple[int, float]]]:
+def _entries(lmax: int, orders: tuple[int, ...], kind: str) -> dict[tuple[int, Monomial], list[tuple[int, float]]]:
     """Return couplings and coefficients of each monomial of each component."""
     entries: dict[tuple[int, Monomial], list[tuple[int, float]]] = defaultdict(list)
     first = 0
     for l, order in enumerate(orders):
         for nu in range(1, order + 1):
-            basis = symmetric_basis(lmax, nu, l)
+            basis = basis_of(kind, lmax, nu, l)
             monomials = [tuple(row) for row in basis.monomials.tolist()]
             for p, k, m in np.argwhere(basis.coefficients).tolist():
                 entries[l * l + m, monomials[p]].append((first + k, float(basis.coefficients[p, k, m])))

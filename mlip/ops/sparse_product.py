@@ -12,7 +12,7 @@ from torch import Tensor
 from mlip.errors import OptionError
 from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend, use_compiled
-from mlip.ops.tables import Form, product_matrix, product_table
+from mlip.ops.sphere_tables import Form, product_matrix, product_table
 from mlip.so3.degrees import size
 
 

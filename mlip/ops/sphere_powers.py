@@ -52,8 +52,8 @@ def _plain(x: Tensor, to: Tensor, back: Tensor, reflections: Sequence[Tensor], f
     return torch.stack([project @ power for power in powers[first - 1 :]], dim=1)
 
 
-# Let F(x; g) = <g, value(x)>. sphere_powers is dF/dg, _backward is dF/dx, and _jvp and _backward_jvp are the derivatives
-# of these two along v. Third derivatives, which no use of the models needs, are those of the plain form.
+# Let F(x; g) = <g, value(x)>. sphere_powers is dF/dg, _backward is dF/dx, and _jvp and _backward_jvp are the
+# derivatives of these two along v. Third derivatives, which no use of the models needs, are those of the plain form.
 
 Ops = torch.ops.mlip
 
@@ -94,9 +94,11 @@ def _backward_jvp_backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
 
     def slope(x: Tensor, g: Tensor, v: Tensor, u: Tensor) -> Tensor:
         def along(x: Tensor) -> Tensor:
-            return (torch.func.grad(form)(x, g) * u).sum()
+            gradient: Tensor = torch.func.grad(form)(x, g)
+            return (gradient * u).sum()
 
-        return (torch.func.grad(along)(x) * v).sum()
+        gradient: Tensor = torch.func.grad(along)(x)
+        return (gradient * v).sum()
 
     return *torch.func.grad(slope, argnums=(0, 1, 2))(x, g, v, u), *_nothing()
 

@@ -31,7 +31,7 @@ def sphere_product(x: Tensor, y: Tensor, to_x: Tensor, to_y: Tensor, back: Tenso
         reflections: if given, the matrices are those of representatives of the points under reflections of the three
             axes. The classes [at least max(M1, M2, M3)] int64 say which reflections change the sign of each component
             (bits 0 to 2), and [P] int64 which coordinates of each representative are 0: a point is reflected in the
-            others. An eighth of the multiplications; see `mlip.ops.tables.octant_matrices`.
+            others. An eighth of the multiplications; see `mlip.ops.sphere_tables.octant_matrices`.
         backend: one of `mlip.ops.backend.BACKENDS`.
 
     Returns:

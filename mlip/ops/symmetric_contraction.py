@@ -10,11 +10,12 @@ from torch import Tensor
 
 from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend, use_compiled
+from mlip.ops.factorisation import COMPLETE
 from mlip.ops.tables import contraction_tables, polynomials
 
 
 def symmetric_contraction(features: Tensor, weights: list[list[Tensor]], elements: Tensor, lmax: int,
-                          backend: Backend = "auto") -> Tensor:
+                          backend: Backend = "auto", basis: str = COMPLETE) -> Tensor:
     """Return B[n, (l m), c] = sum over nu and k of W_nu,l[z_n, k, c] P_nu,l,k,m(A[n, :, c]).
 
     P are the polynomials of `mlip.so3.symmetric_power` (Batatia et al., NeurIPS 2022, eq. 10 and 11).
@@ -25,6 +26,7 @@ def symmetric_contraction(features: Tensor, weights: list[list[Tensor]], element
         elements: z, [N] int64.
         lmax: largest degree of the features.
         backend: one of `mlip.ops.backend.BACKENDS`.
+        basis: which polynomials, see `mlip.ops.factorisation.basis_of`.
 
     Returns:
         [N, (L+1)^2, C] with L = len(weights) - 1; differentiable any number of times.
@@ -33,17 +35,18 @@ def symmetric_contraction(features: Tensor, weights: list[list[Tensor]], element
         joined = torch.cat([weight for by_order in weights for weight in by_order], dim=1)
         orders = tuple(len(by_order) for by_order in weights)
         return torch.ops.mlip.symmetric_contraction(  # type: ignore[no-any-return]
-            features, joined, elements, len(weights) ** 2, *contraction_tables(lmax, orders))
-    return _reference(features, weights, elements, lmax)
+            features, joined, elements, len(weights) ** 2, *contraction_tables(lmax, orders, basis))
+    return _reference(features, weights, elements, lmax, basis)
 
 
-def _reference(features: Tensor, weights: list[list[Tensor]], elements: Tensor, lmax: int) -> Tensor:
+def _reference(features: Tensor, weights: list[list[Tensor]], elements: Tensor, lmax: int,
+               basis: str) -> Tensor:
     x = features.transpose(0, 1).contiguous()  # component first: gathers and products run over whole rows
     out = []
     for l, by_order in enumerate(weights):
         total = x.new_zeros(2 * l + 1, x.shape[1], x.shape[2])
         for nu, weight in enumerate(by_order, start=1):
-            indices, coefficients = polynomials(lmax, nu, l, x)
+            indices, coefficients = polynomials(basis, lmax, nu, l, x)
             monomials = x.index_select(0, indices[0])
             for factor in range(1, nu):
                 monomials = monomials * x.index_select(0, indices[factor])

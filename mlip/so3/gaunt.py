@@ -49,6 +49,14 @@ def gaunt_entries(l1: int, l2: int, l3: int) -> Entries:
     return entries(gaunt, l1, l2, l3, parity=0)
 
 
+def zonal_entries(l1: int, l2: int, l3: int) -> Entries:
+    """Return `gaunt_entries` for second factors that are symmetric around the polar axis: those with order m = 0."""
+    index, coefficients = gaunt_entries(l1, l2, l3)
+    degree = np.sqrt(index[:, 2]).astype(np.int64)
+    chosen = index[:, 2] == degree * (degree + 1)
+    return index[chosen], coefficients[chosen]
+
+
 def entries(tensor: Callable[[int, int, int], NDArray[np.float64]], l1: int, l2: int, l3: int, parity: int) -> Entries:
     """Return what is not zero in the tensors of all degrees up to `l1`, `l2`, `l3`, as `gaunt_entries` does.
 

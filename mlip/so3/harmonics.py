@@ -40,7 +40,8 @@ def norms(lmax: int, normalization: str) -> Array:
     """
     degree = np.repeat(np.arange(lmax + 1), 2 * np.arange(lmax + 1) + 1)
     scale = {"integral": 0 * degree + 1.0, "component": 0 * degree + 4 * pi, "norm": 4 * pi / (2 * degree + 1)}
-    return np.sqrt(scale[normalization])
+    out: Array = np.sqrt(scale[normalization])
+    return out
 
 
 def reflection_parity(lmax: int) -> NDArray[np.int64]:

@@ -4,20 +4,24 @@ The features are the natural-parity components x of degrees 0..lmax. An equivari
 with values in degree l is a linear combination of couplings ((x x)_{l12} x)_l ...; symmetry in the factors
 makes many of the couplings linearly dependent (23 couplings of three factors with lmax = 3 and l = 0 span
 only 8 dimensions). We keep the first independent ones, in the order in which they are enumerated, so that
-the basis is the same on every machine.
+the basis is the same on every machine. MACE-Gaunt uses one of them for each nu and l: `gaunt_basis`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement
+from math import factorial, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlip.so3.degrees import block, size
+from mlip.so3.harmonics import harmonics, norms
+from mlip.so3.quadrature import sphere_quadrature
 from mlip.so3.wigner3j import wigner_3j
 
 TOLERANCE = 1e-9
@@ -72,6 +76,33 @@ def symmetric_basis(lmax: int, nu: int, l: int) -> SymmetricBasis:
     used = np.flatnonzero(np.abs(stack).max(axis=(1, 2), initial=0) > TOLERANCE)
     coefficients = np.where(np.abs(stack) > TOLERANCE, stack, 0.0)[used]
     return SymmetricBasis(_monomials(lmax, nu)[used], coefficients, used)
+
+
+@cache
+def gaunt_basis(lmax: int, nu: int, l: int, normalization: str) -> SymmetricBasis:
+    """Return the one polynomial of degree `nu` that is the power of a function on the sphere, projected on degree `l`.
+
+    Args:
+        lmax: largest degree of the features, the coefficients of the function.
+        nu: number of factors, at least 1.
+        l: degree of the values.
+        normalization: of the harmonics, one of `mlip.so3.harmonics.NORMALIZATIONS`.
+
+    Returns:
+        A basis with one member.
+    """
+    points, weights = sphere_quadrature(nu * lmax + l)
+    signal, values = (harmonics(points, d) for d in (lmax, l))
+    project = weights[:, None] * (values / norms(l, normalization))[:, block(l)]
+    monomials = _monomials(lmax, nu)
+    products = np.ones((len(points), len(monomials)))
+    for factor in monomials.T:
+        products *= (signal * norms(lmax, normalization))[:, factor]
+    repeats = [factorial(nu) // prod(factorial(n) for n in Counter(row).values()) for row in monomials.tolist()]
+    coefficients = (products.T @ project) * np.array(repeats)[:, None]
+    used = np.flatnonzero(np.abs(coefficients).max(axis=1) > TOLERANCE)
+    kept = np.where(np.abs(coefficients) > TOLERANCE, coefficients, 0.0)[used]
+    return SymmetricBasis(monomials[used], kept[:, None], used)
 
 
 def fold(tensor: NDArray[np.float64], lmax: int, nu: int) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ def wigner_3j(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
     if min(l1, l2, l3) < 0 or not abs(l1 - l2) <= l3 <= l1 + l2:
         raise ValueError(f"degrees {l1}, {l2}, {l3} do not form a triangle |l1-l2| <= l3 <= l1+l2")
     a, b, c = sorted((l1, l2, l3))
-    tensor = _real_3j(a, b, c) * _sign(a, b, c)
+    tensor = real_3j(a, b, c) * _sign(a, b, c)
     order = np.argsort(np.argsort((l1, l2, l3), kind="stable"), kind="stable")
     out = np.ascontiguousarray(tensor.transpose(*order))
     if (l1 + l2 + l3) % 2 and _odd(tuple(order)):
@@ -47,7 +47,7 @@ def _odd(permutation: tuple[int, ...]) -> bool:
 
 
 def _sign(l1: int, l2: int, l3: int) -> int:
-    """Sign of e3nn 0.4.4 for ascending degrees, relative to `_real_3j`.
+    """Sign of e3nn 0.4.4 for ascending degrees, relative to `real_3j`.
 
     Even sums: the one that makes every Gaunt coefficient int Y Y Y a positive multiple of the tensor.
     Odd sums: no rule is known; the triples up to degree 6 were compared one by one.
@@ -61,8 +61,8 @@ _NEGATIVE = frozenset({(1, 1, 1), (1, 2, 2), (1, 4, 4), (1, 6, 6), (2, 2, 3), (2
                        (3, 4, 6), (3, 6, 6), (4, 4, 5), (5, 6, 6)})
 
 
-def _real_3j(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
-    """Return the tensor in the real basis, with the sign that the complex 3j symbols give it."""
+def real_3j(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
+    """Return the tensor in the real basis, with the sign that the complex 3j symbols give it; degrees in any order."""
     complex_3j = np.zeros((2 * l1 + 1, 2 * l2 + 1, 2 * l3 + 1))
     for m1 in range(-l1, l1 + 1):
         for m2 in range(max(-l2, -l3 - m1), min(l2, l3 - m1) + 1):

@@ -54,7 +54,7 @@ class Interaction(nn.Module):
         lmax_in = 0 if layer == 0 else config.layer_lmax(layer - 1)
         self.residual = kind.endswith("residual")
         self.avg_num_neighbors = config.avg_num_neighbors
-        self.paths = Paths.all(lmax_in, config.edge_lmax, config.edge_lmax)
+        self.paths = Paths.all(lmax_in, config.edge_lmax, config.edge_lmax, config.gaunt_convolution)
         elements = len(config.atomic_numbers)
         skip_lmax = min(lmax_in, config.layer_lmax(layer)) if self.residual else config.edge_lmax
         self.linear_up = DegreeLinear(lmax_in, config.channels)

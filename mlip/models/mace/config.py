@@ -10,6 +10,7 @@ from mlip.models.base import ModelConfig
 
 INTERACTIONS = ("residual", "plain", "density_residual", "density")
 DISTANCE_TRANSFORMS = ("none", "agnesi")
+TENSOR_PRODUCTS = ("clebsch_gordan", "gaunt", "gaunt_grid", "gaunt_full", "gaunt_antisymmetric")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class MACEConfig(ModelConfig):
         interaction: block of the other layers.
         distance_transform: one of `DISTANCE_TRANSFORMS`.
         pair_repulsion: whether to add the ZBL repulsion.
+        tensor_product: one of `TENSOR_PRODUCTS`. `"clebsch_gordan"` is MACE; the Gaunt variants take the many-body
+            product point by point on the sphere (Luo et al., ICLR 2024): `"gaunt"` as published, `"gaunt_grid"` in
+            the normalisation of e3nn's grids (Xie et al., arXiv 2506.13523), `"gaunt_full"` with a Gaunt convolution
+            as well, which has one radial weight for each degree of the harmonics instead of one for each path, and
+            `"gaunt_antisymmetric"` with the couplings through odd intermediate degrees that Gaunt leaves out.
         scale_shift: True for ScaleShiftMACE, which scales and shifts the interaction energy.
     """
 
@@ -50,6 +56,7 @@ class MACEConfig(ModelConfig):
     distance_transform: str = "none"
     pair_repulsion: bool = False
     scale_shift: bool = True
+    tensor_product: str = "clebsch_gordan"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,9 +70,19 @@ class MACEConfig(ModelConfig):
         self._check_choice("distance_transform", DISTANCE_TRANSFORMS)
         self._check_choice("pair_repulsion", (False, True))
         self._check_choice("scale_shift", (False, True))
+        self._check_choice("tensor_product", TENSOR_PRODUCTS)
+        if self.tensor_product == "gaunt_antisymmetric" and self.correlation + (self.hidden_lmax > 0) < 4:
+            raise ConfigError("mace: tensor_product='gaunt_antisymmetric' needs correlation=4, or 3 with hidden_lmax=1 "
+                              f"or more: with correlation={self.correlation} and hidden_lmax={self.hidden_lmax} there "
+                              "is no coupling that 'gaunt_full' leaves out")
         self._check_positive("avg_num_neighbors")
         if not isinstance(self.radial_mlp, tuple) or not all(type(w) is int and w > 0 for w in self.radial_mlp):
             raise ConfigError(f"mace: radial_mlp must be a tuple of positive widths; {self.radial_mlp!r} was given")
+
+    @property
+    def gaunt_convolution(self) -> bool:
+        """Whether the edge convolution is a product on the sphere."""
+        return self.tensor_product in ("gaunt_full", "gaunt_antisymmetric")
 
     def layer_lmax(self, layer: int) -> int:
         """Return the largest degree of the features that leave a layer."""

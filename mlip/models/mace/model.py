@@ -9,6 +9,7 @@ from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
 from mlip.models.mace.blocks import Interaction, LinearReadout, Neighbours, NonLinearReadout, Product
 from mlip.models.mace.config import MACEConfig
+from mlip.models.mace.gaunt import GauntProduct
 from mlip.models.mace.radii import COVALENT_RADII
 from mlip.nn.convolution import blocks_of
 from mlip.nn.linear import normal
@@ -19,7 +20,7 @@ from mlip.ops import spherical_harmonics
 
 
 class MACE(EnergyModel):
-    """The exact MACE model (Batatia et al., NeurIPS 2022)."""
+    """MACE (Batatia et al., NeurIPS 2022), exact or with products on the sphere; see `MACEConfig.tensor_product`."""
 
     config: MACEConfig
     scale: Tensor
@@ -41,7 +42,8 @@ class MACE(EnergyModel):
         interactions = [Interaction(config, t) for t in layers]
         self.widest = max(interaction.paths.weights for interaction in interactions) * config.channels
         self.interactions = nn.ModuleList(interactions)
-        self.products = nn.ModuleList(Product(config, t) for t in layers)
+        product = Product if config.tensor_product == "clebsch_gordan" else GauntProduct
+        self.products = nn.ModuleList(product(config, t) for t in layers)
         self.readouts = nn.ModuleList(
             NonLinearReadout(config) if 0 < t == config.num_layers - 1 else LinearReadout(config) for t in layers)
         self.register_buffer("scale", torch.ones(heads))

@@ -8,7 +8,7 @@ in a basis without linear dependences; the weights are carried over exactly (lea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,15 +50,32 @@ def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tupl
     Raises:
         UnsupportedModelError: options or tensors that mlip does not implement, by name.
     """
-    ours = _config(config)
-    reader = _Reader(state_dict)
+    return convert_with(state_dict, config, "clebsch_gordan", lambda tensors, _: tensors)
+
+
+def convert_with(state_dict: Mapping[str, Tensor], config: Mapping[str, Any], tensor_product: str,
+                 arrange: Callable[[Mapping[str, Tensor], MACEConfig], Mapping[str, Tensor]],
+                 ) -> tuple[MACEConfig, dict[str, Tensor]]:
+    """Translate a model that is MACE but for its product and the arrangement of its tensors.
+
+    Args:
+        state_dict: tensors under the reference's own keys.
+        config: the reference's constructor arguments.
+        tensor_product: of our configuration.
+        arrange: brings the tensors into the order of mace-torch.
+
+    Returns:
+        As `convert`; errors are its own too.
+    """
+    ours = _config(config, tensor_product)
+    reader = _Reader(arrange(state_dict, ours))
     weights = dict(_tensors(reader, ours))
     reader.finish()
     return ours, weights
 
 
-def _config(c: Mapping[str, Any]) -> MACEConfig:
-    model_class = _choose(c, "model_class", {"MACE": False, "ScaleShiftMACE": True})
+def _config(c: Mapping[str, Any], tensor_product: str) -> MACEConfig:
+    scale_shift = _choose(c, "model_class", {"MACE": False, "ScaleShiftMACE": True})
     for name, allowed in FIXED.items():
         if c.get(name, allowed[0]) not in allowed:
             raise UnsupportedModelError(f"mace: {name}={c[name]!r} is not supported; allowed: {allowed}")
@@ -91,7 +108,8 @@ def _config(c: Mapping[str, Any]) -> MACEConfig:
         distance_transform=_choose({"distance_transform": c.get("distance_transform") or "None"},
                                    "distance_transform", TRANSFORMS),
         pair_repulsion=bool(c.get("pair_repulsion", False)),
-        scale_shift=model_class,
+        scale_shift=scale_shift,
+        tensor_product=tensor_product,
     )
 
 
@@ -175,7 +193,9 @@ def _tensors(read: _Reader, c: MACEConfig) -> Iterator[tuple[str, Tensor]]:
         yield "repulsion.radii", read("pair_repulsion_fn.covalent_radii")[z]
     for t in range(c.num_layers):
         yield from _interaction(read, c, t)
-        yield from _product(read, c, t)
+        yield from (_product if c.tensor_product == "clebsch_gordan" else _gaunt_product)(read, c, t)
+        weight = read(f"products.{t}.linear.weight")
+        yield f"products.{t}.linear.weight", weight.reshape(c.layer_lmax(t) + 1, c.channels, c.channels)
     yield from _readouts(read, c)
     like = read("node_embedding.linear.weight")
     for name, default in (("scale", 1.0), ("shift", 0.0)):
@@ -212,8 +232,12 @@ def _product(read: _Reader, c: MACEConfig, t: int) -> Iterator[tuple[str, Tensor
             change = torch.from_numpy(change_of_basis(read(f"{prefix}.U_matrix_{nu}").numpy(), c.edge_lmax, nu, l))
             yield (f"products.{t}.weights.{l * c.correlation + nu - 1}",
                    torch.einsum("ab,zbc->zac", change, weight.double()).to(weight.dtype))
-    yield (f"products.{t}.linear.weight",
-           read(f"products.{t}.linear.weight").reshape(lmax + 1, c.channels, c.channels))
+
+
+def _gaunt_product(read: _Reader, c: MACEConfig, t: int) -> Iterator[tuple[str, Tensor]]:
+    by_order = [read(f"products.{t}.efficient_multi_tensorproduct.weights.{nu}") for nu in range(1, c.correlation + 1)]
+    shape = len(c.atomic_numbers), c.channels, c.layer_lmax(t) + 1
+    yield f"products.{t}.weights", torch.stack([w.reshape(shape).mT for w in by_order], dim=1)
 
 
 def change_of_basis(u: NDArray[np.floating], lmax: int, nu: int, l: int) -> NDArray[np.float64]:

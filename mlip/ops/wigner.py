@@ -1,0 +1,52 @@
+"""Wigner matrices of rotations, and rotations that bring the directions of edges onto the polar axis."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mlip.ops.harmonics import spherical_harmonics
+from mlip.ops.sphere_tables import sphere_samples
+from mlip.so3.degrees import degree_of_component
+
+
+def wigner_matrices(rotations: Tensor, lmax: int) -> Tensor:
+    """Return the matrices D with Y(R r) = D Y(r) for the real harmonics of all degrees up to `lmax`.
+
+    The integrals of Y_i(R r) Y_j(r) over the sphere, by an exact quadrature: no angles, so no singular rotation.
+
+    Args:
+        rotations: R, [E, 3, 3].
+        lmax: largest degree.
+
+    Returns:
+        [E, (lmax+1)^2, (lmax+1)^2], zero between different degrees; differentiable any number of times.
+    """
+    points, weighted = sphere_samples(lmax, rotations)
+    turned = spherical_harmonics((rotations.unsqueeze(1) @ points.unsqueeze(-1)).reshape(-1, 3), lmax)
+    degree = torch.tensor(degree_of_component(lmax), device=rotations.device)
+    matrices = turned.view(len(rotations), len(points), -1).mT @ weighted
+    return matrices * (degree[:, None] == degree)
+
+
+def from_polar_axis(vectors: Tensor) -> Tensor:
+    """Return for each vector a rotation that turns the polar axis +y into its direction.
+
+    The shortest rotation from +y or, for directions of the other half, from -y after half a turn around x. Neither
+    comes near its singular direction.
+
+    Args:
+        vectors: [E, 3], none of length zero.
+
+    Returns:
+        [E, 3, 3]; differentiable any number of times.
+    """
+    x, y, z = torch.nn.functional.normalize(vectors, dim=-1, eps=0.0).unbind(-1)
+    down = y < 0
+    s = torch.where(down, -1.0, 1.0).to(y)
+    k = 1 / (1 + s * y)  # of the rotation around (s z, 0, -s x) that turns (0, s, 0) into the direction
+    zero, a, c = torch.zeros_like(y), s * z, -s * x
+    half_turn = torch.diag_embed(torch.stack([torch.ones_like(s), s, s], dim=-1))
+    cross = torch.stack([zero, -c, zero, c, zero, -a, zero, a, zero], dim=-1).view(-1, 3, 3)
+    shortest = torch.eye(3, dtype=y.dtype, device=y.device) + cross + k[:, None, None] * cross @ cross
+    return shortest @ half_turn
