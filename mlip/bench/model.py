@@ -9,6 +9,7 @@ from typing import Any
 
 from mlip.bench.rows import Row, check_counts, lines_of, machine, megabytes, milliseconds
 from mlip.bench.sides import (
+    EXACT,
     PEER,
     PEER_VARIABLE,
     RADIALS,
@@ -30,7 +31,7 @@ ROUNDS = 20
 
 def bench_model(choice: Choice | None = None, sizes: Sequence[int] = SIZES, threads: Sequence[int] = (1, 2), *,
                 rounds: int = ROUNDS, backends: Sequence[str] = ("auto",), radials: Sequence[str] = RADIALS,
-                peer: str | os.PathLike[str] | None = None) -> list[Row]:
+                products: Sequence[str] = (EXACT,), peer: str | os.PathLike[str] | None = None) -> list[Row]:
     """Time energy and forces of periodic boxes of water, and measure what memory they take.
 
     Each variant of ours and mace-torch live in processes of their own with the same random weights (float32) and the
@@ -45,6 +46,8 @@ def bench_model(choice: Choice | None = None, sizes: Sequence[int] = SIZES, thre
         rounds: turns of each; fewer where they take longer than a minute.
         backends: our back ends, as in `mlip.load`.
         radials: among `RADIALS`.
+        products: tensor products of the configuration of MACE. Others than the exact one are models of the same widths
+            with weights and energies of their own, which are not compared.
         peer: Python with mace-torch; by default that of the environment variable MLIP_PEER_MACE_PYTHON, and if there
             is none ours are timed alone.
 
@@ -63,7 +66,7 @@ def bench_model(choice: Choice | None = None, sizes: Sequence[int] = SIZES, thre
     if choice.family != "mace" and peer is None:
         python = None
     rows: list[Row] = []
-    with sides(choice, variants(backends, radials), python) as both:
+    with sides(choice, variants(backends, radials, products), python) as both:
         budget = MemoryBudget(both, max(threads))
         for size in sorted(set(sizes)):
             memory = {label: budget.measured(label, size) for label in both.workers}
@@ -114,13 +117,15 @@ def _rows(both: Sides, choice: Choice, size: int, threads: Iterable[int], rounds
         seconds = alternate(workers, "evaluate", rounds)
         for label, worker in workers.items():
             worker.call("write", path=str(files[label]))
-        found = differences(files)
+        found = differences({label: file for label, file in files.items() if both.comparable(label)})
         for label in workers:
             if label == PEER:
                 continue
             other, apart = seconds.get(PEER), found.get(label, {})
             rows.append({**counts[label], "threads": n, "variant": label, "backend": both.backends[label],
-                         "radial": both.ways[label].radial, "seconds": seconds[label], "peer_seconds": other,
+                         "radial": both.ways[label].radial,
+                         "tensor_product": both.ways[label].tensor_product, "seconds": seconds[label],
+                         "peer_seconds": other,
                          "ratio": None if other is None else other / seconds[label], "memory": used[label],
                          "peer_memory": used.get(PEER), "energy_difference": apart.get("energy"),
                          "force_difference": apart.get("forces"), "same_edges": same, **described(both, choice)})

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip.bench.model import described
-from mlip.bench.rows import Row, check_counts, lines_of, milliseconds
+from mlip.bench.rows import Row, check_counts, lines_of, megabytes, milliseconds
 from mlip.bench.sides import (
     CUTOFF,
     EDGE_LMAX,
     PEER,
     PEER_VARIABLE,
+    TINY,
     TOLERANCE,
     Choice,
     Sides,
@@ -27,6 +28,7 @@ from mlip.bench.sides import (
     sides,
 )
 from mlip.bench.water import water_box
+from mlip.bench.worker import Memory
 from mlip.errors import EngineMismatchError
 from mlip.neighbors import neighbor_list
 from mlip.so3.degrees import convolution_paths, size
@@ -34,7 +36,10 @@ from mlip.so3.degrees import convolution_paths, size
 LABEL = Variant().label
 CONVOLUTION = ("convolution_forward", "convolution_backward")
 NAMES = {"convolution_forward": "edge convolution, forward", "convolution_backward": "edge convolution, forward + "
-         "backward", "contraction": "symmetric contraction, forward", "training_step": "training step"}
+         "backward", "contraction": "symmetric contraction, forward", "gaunt": "Gaunt product, forward",
+         "training_step": "training step"}
+INPUTS = {"convolution_forward": "convolution", "convolution_backward": "convolution", "contraction": "contraction",
+          "gaunt": "contraction"}  # what an operation reads
 
 
 def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[int] = (1, 2), *, rounds: int = 20,
@@ -42,9 +47,11 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
     """Time the operations of MACE on a box of water.
 
     The edge convolution with random inputs against the tensor product "uvu" of e3nn, gather and index_add, forward
-    without derivatives and with those by all three inputs; the symmetric contraction of the first layer; and a step
-    of training (loss on energy and forces, derivatives by all weights). In turn, in processes of their own, with the
-    same inputs and weights; results must agree.
+    without derivatives and with those by all three inputs; the symmetric contraction of the first layer; the Gaunt
+    product of MACE-Gaunt against the same contraction, which it takes the place of; and a step of training (loss on
+    energy and forces, derivatives by all weights). In turn, in processes of their own, with the same inputs and
+    weights; results of the same operations must agree. Memory is that of a call in a fresh process which has done
+    the same for a few atoms.
 
     Args:
         choice: the model; by default 128 channels of degree 0 and 1.
@@ -55,7 +62,7 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
 
     Returns:
         One row for each operation and number of threads: operation, atoms, edges, threads, seconds, peer_seconds,
-        ratio, difference (largest, of the results; of the loss relative).
+        ratio, memory, peer_memory (bytes), difference (largest, of the results; of the loss relative).
 
     Raises:
         OptionError, WorkerError, EngineMismatchError: as `bench_model`.
@@ -65,9 +72,9 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
     rows: list[Row] = []
     with sides(choice, [Variant()], peer_python(peer)) as both:
         counts = {label: w.call("structure", path=str(both.box(atoms))) for label, w in both.workers.items()}[LABEL]
-        inputs = {name: both.folder / f"{name}.npz" for name in ("convolution", "contraction")}
-        np.savez(inputs["convolution"], **convolution_inputs(atoms, choice))
-        np.savez(inputs["contraction"], **contraction_inputs(atoms, choice))
+        inputs, few = (_write(both, n, choice) for n in (atoms, TINY))
+        memory = {action: {label: _memory(both, label, action, name, few, inputs).call for label in both.workers}
+                  for action, name in INPUTS.items()}
         for worker in both.workers.values():
             worker.call("prepare_training")
             for name, file in inputs.items():
@@ -80,8 +87,28 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
                 mine, other = seconds[action][LABEL], seconds[action].get(PEER)
                 rows.append({"operation": name, **counts, "threads": n, "seconds": mine, "peer_seconds": other,
                              "ratio": None if other is None else other / mine, "difference": apart.get(action),
+                             "memory": memory.get(action, {}).get(LABEL),
+                             "peer_memory": memory.get(action, {}).get(PEER),
                              **described(both, choice)})
     return rows
+
+
+def _write(both: Sides, atoms: int, choice: Choice) -> dict[str, Path]:
+    """Write the inputs of operations for a box of water, and return their files."""
+    files = {name: both.folder / f"{name} {atoms}.npz" for name in ("convolution", "contraction")}
+    np.savez(files["convolution"], **convolution_inputs(atoms, choice))
+    np.savez(files["contraction"], **contraction_inputs(atoms, choice))
+    return files
+
+
+def _memory(both: Sides, label: str, action: str, name: str, *inputs: dict[str, Path]) -> Memory:
+    """Return the memory of an action on the last inputs, in a fresh process that did it on those before."""
+    with both.start(label) as worker:
+        worker.call("threads", count=1)
+        for files in inputs:
+            worker.call(f"prepare_{name}", path=str(files[name]))
+            memory = worker.peak(action)
+        return memory
 
 
 def convolution_inputs(atoms: int, choice: Choice, seed: int = 0) -> dict[str, Any]:
@@ -137,13 +164,15 @@ def _apart(both: Sides) -> dict[str, float]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows of `bench_ops` as a table in Markdown, with what to know about it."""
-    head = ["operation", "threads", "mlip ms", "peer ms", "ratio", "difference"]
+    head = ["operation", "threads", "mlip ms", "peer ms", "ratio", "mlip MB", "peer MB", "difference"]
     cells = [[r["operation"], str(r["threads"]), milliseconds(r["seconds"]), milliseconds(r["peer_seconds"]),
               "-" if r["ratio"] is None else f"{r['ratio']:.1f}x",
+              megabytes(r["memory"]), megabytes(r["peer_memory"]),
               "-" if r["difference"] is None else f"{r['difference']:.0e}"] for r in rows]
     first = rows[0]
     note = (f"{first['model']}; {first['atoms']:,} atoms of water, {first['edges']:,} edges. Peers: the tensor product "
-            "uvu of e3nn with gather and index_add; the symmetric contraction and the training of mace-torch. "
+            "uvu of e3nn with gather and index_add; the symmetric contraction and the training of mace-torch; for the "
+            "Gaunt product, too, its symmetric contraction. "
             + "; ".join(f"{k} {v}" for k, v in first["machine"]["versions"].items()) + ".")
     if first["peer"] is None:
         note += f"\nNo peer was timed: give --peer-python, or set {PEER_VARIABLE}, to a Python that has {PEER}."

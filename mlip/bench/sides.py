@@ -28,6 +28,7 @@ WATER = [1, 8]
 TOLERANCE = 1e-3  # of the largest value; both sides are float32, and tables are not exact
 TINY = 24  # atoms, to warm up
 RADIALS = ("exact", "tabulated")
+EXACT = "clebsch_gordan"
 
 
 @dataclass(frozen=True)
@@ -57,36 +58,46 @@ class Choice:
         return (f"{self.family} {irreps} with random weights, float32, 2 layers, cutoff {CUTOFF:g} A, harmonics to "
                 f"degree {EDGE_LMAX}, correlation {CORRELATION}")
 
-    def create(self) -> Potential:
+    def create(self, tensor_product: str = EXACT) -> Potential:
         """Return the model with random weights of our own."""
         return create(self.family, WATER, self.seed, cutoff=CUTOFF, channels=self.channels,
                       hidden_lmax=self.hidden_lmax, edge_lmax=EDGE_LMAX, correlation=CORRELATION,
-                      avg_num_neighbors=NEIGHBORS)
+                      avg_num_neighbors=NEIGHBORS, **({} if tensor_product == EXACT else
+                                                      {"tensor_product": tensor_product}))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run our model: `backend` as in `mlip.load`, `radial` one of `RADIALS`."""
+    """One way to run our model, or another model of the same widths.
+
+    Attributes:
+        backend: as in `mlip.load`.
+        radial: one of `RADIALS`.
+        tensor_product: of the configuration of MACE; only the exact one has the numbers of the peer.
+    """
 
     backend: str = "auto"
     radial: str = "exact"
+    tensor_product: str = EXACT
 
     @property
     def label(self) -> str:
         """What to call it in tables."""
-        return " ".join(["mlip", *[x for x in (self.backend, self.radial) if x not in ("auto", "exact")]])
+        parts = self.tensor_product, self.backend, self.radial
+        return " ".join(["mlip", *[x for x in parts if x not in ("auto", "exact", EXACT)]])
 
 
-def variants(backends: Sequence[str], radials: Sequence[str]) -> list[Variant]:
+def variants(backends: Sequence[str], radials: Sequence[str], products: Sequence[str] = (EXACT,)) -> list[Variant]:
     """Return all combinations.
 
     Raises:
         OptionError: nothing to time, or an unknown kind of radial functions.
     """
-    if not backends or not radials or set(radials) - set(RADIALS):
-        raise OptionError(f"at least one back end is needed, and radial functions among {', '.join(RADIALS)}; "
-                          f"{list(backends)!r} and {list(radials)!r} were given")
-    return [Variant(b, r) for b in backends for r in radials]
+    if not backends or not radials or set(radials) - set(RADIALS) or not products:
+        raise OptionError("at least one back end and tensor product is needed, and radial functions among "
+                          f"{', '.join(RADIALS)}; {list(backends)!r}, {list(products)!r} and {list(radials)!r} were "
+                          "given")
+    return [Variant(b, r, p) for p in products for b in backends for r in radials]
 
 
 def peer_python(given: str | os.PathLike[str] | None) -> str | None:
@@ -118,7 +129,7 @@ class Sides:
     def __init__(self, choice: Choice, ways: Sequence[Variant], python: str | None, folder: Path,
                  stack: ExitStack) -> None:
         """Start all processes; `stack` ends them. Errors are those of `Worker`."""
-        self.folder, self.ways, self.python = folder, {v.label: v for v in ways}, python
+        self.choice, self.folder, self.ways, self.python = choice, folder, {v.label: v for v in ways}, python
         self.workers: dict[str, Worker] = {}
         peer = stack.enter_context(start_peer(python)) if python else None
         self.model = choice.file or str(folder / ("model.mlip" if peer is None else "peer.model"))
@@ -145,10 +156,23 @@ class Sides:
         """Load the model and warm it up on a few atoms."""
         way = self.ways.get(label)
         chosen = {} if way is None else {"backend": way.backend, "radial": way.radial}
-        loaded: dict[str, Any] = worker.call("load", path=self.model, **chosen)
+        loaded: dict[str, Any] = worker.call("load", path=self._file(way), **chosen)
         worker.call("structure", path=str(self.box(TINY)))
         worker.time("evaluate", runs=3)  # TorchScript recompiles in its second and third call
         return loaded
+
+    def _file(self, way: Variant | None) -> str:
+        """Return the file of a model: the one of the peer, or one with other tensor products."""
+        if way is None or way.tensor_product == EXACT:
+            return self.model
+        file = self.folder / f"{way.tensor_product}.mlip"
+        if not file.exists():
+            self.choice.create(way.tensor_product).save(file)
+        return str(file)
+
+    def comparable(self, label: str) -> bool:
+        """Return whether a process computes the same numbers as the peer."""
+        return label not in self.ways or self.ways[label].tensor_product == EXACT
 
     def box(self, atoms: int) -> Path:
         """Return the file of a box of water."""
@@ -162,11 +186,17 @@ class Sides:
         for worker in self.workers.values():
             worker.call("threads", count=count)
 
+    @contextmanager
+    def start(self, label: str) -> Iterator[Worker]:
+        """Start another process like the one of this label, with its model."""
+        with start_peer(self.python) if label == PEER and self.python else start_ours(label) as worker:
+            self.load(label, worker)
+            yield worker
+
     def memory(self, label: str, atoms: int, threads: int) -> Memory:
         """Return the memory of one evaluation in a process that has done nothing but a tiny one before."""
-        with start_peer(self.python) if label == PEER and self.python else start_ours(label) as worker:
+        with self.start(label) as worker:
             worker.call("threads", count=threads)
-            self.load(label, worker)
             worker.call("structure", path=str(self.box(atoms)))
             return worker.peak("evaluate")
 
@@ -179,6 +209,8 @@ def sides(choice: Choice, ways: Sequence[Variant], python: str | None) -> Iterat
         OptionError: a model that no peer can have.
         WorkerError: see `Worker`.
     """
+    if choice.file is not None and any(way.tensor_product != EXACT for way in ways):
+        raise OptionError(f"{choice.file} has a tensor product of its own; time it without others")
     if python is not None and (choice.family != "mace" or choice.file is not None):
         raise OptionError(f"{PEER} has no model {choice.title}; time it without a peer")
     with TemporaryDirectory(prefix="mlip-bench-") as folder, ExitStack() as stack:

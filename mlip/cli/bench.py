@@ -38,6 +38,8 @@ def _add_model(subjects: Commands) -> None:
     _add_peer(model)
     model.add_argument("--backend", nargs="+", default=["auto"], help="auto, compiled, reference (default: auto)")
     model.add_argument("--radial", nargs="+", default=["exact", "tabulated"], help="default: exact tabulated")
+    model.add_argument("--tensor-product", nargs="+", default=["clebsch_gordan"],
+                       help="clebsch_gordan, gaunt, gaunt_grid, gaunt_full, gaunt_antisymmetric (default: the first)")
     model.add_argument("--plot", type=Path, help="file for a picture, PNG")
     model.set_defaults(run=_model)
 
@@ -153,7 +155,7 @@ def _model(options: argparse.Namespace) -> None:
         check_target(options.plot, (".png",))
     rows = _report(options, lambda: bench_model(
         _choice(options), options.sizes or SIZES, options.threads, rounds=options.rounds, backends=options.backend,
-        radials=options.radial, peer=options.peer_python), table)
+        radials=options.radial, products=options.tensor_product, peer=options.peer_python), table)
     if options.plot is not None and rows:
         plot(rows, options.plot)
 

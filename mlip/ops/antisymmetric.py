@@ -91,8 +91,9 @@ def vector_signal_product(x: Tensor, y: Tensor, l_out: int | None = None, shifts
 
     What is reached: only triples with l1 + l2 + l3 even, so odd j1 + j2 + j3 where the shifts have an odd sum. The
     default reaches every odd triple, with tangential fields (l = j) of both factors, whose cross product is radial: the
-    result is the Poisson bracket up to one factor for each degree of x, y and the result. (0, 1, 0) and (1, 0, 0) reach
-    every odd triple too. Shifts with an even sum, (0, 1, -1) for example, reach even triples, but not all of them.
+    result is the Poisson bracket up to one factor for each degree of x, y and the result. Every choice with two zeros
+    and one 1 or -1 reaches every odd triple; (-1, -1, 1), for one, does not. Shifts with an even sum, (0, 1, -1) for
+    example, reach even triples, but not all of them.
 
     Args:
         x: [..., (l1+1)^2], components of degrees j = 0..l1.

@@ -398,7 +398,8 @@ class TestConvolution:
         paths = Paths.all(1, 1, 1)
         sender, receiver = torch.from_numpy(np.random.default_rng(0).integers(0, 30, (2, 900)))
         receiver = torch.sort(receiver).values
-        inputs = [t.requires_grad_() for t in (numbers(0, 30, 4, 3), numbers(1, 900, 4), numbers(2, 5, paths.weights, 3))]
+        inputs = [numbers(0, 30, 4, 3), numbers(1, 900, 4), numbers(2, 5, paths.weights, 3)]
+        inputs = [t.requires_grad_() for t in inputs]
         edges = Edges.of(sender, receiver, 30, torch.arange(900) % 5)
         before, found = torch.get_num_threads(), []
         try:

@@ -16,7 +16,7 @@ from mlip.graph import Structure
 from mlip.models.mace.blocks import Product
 from mlip.neighbors import neighbor_list
 from mlip.nn.derivatives import evaluate
-from mlip.ops import symmetric_contraction
+from mlip.ops import gaunt_polynomial, symmetric_contraction
 from mlip.ops._library import LIBRARY
 from mlip.ops.edge_convolution import Edges, edge_convolution
 from mlip.so3.degrees import Paths
@@ -108,6 +108,8 @@ class Actions:
             self.messages, self.elements = torch.from_numpy(z["messages"]), torch.from_numpy(z["elements"])
         product: Product = self.potential.model.products[0]  # type: ignore[index, assignment]
         flat, orders = list(product.weights), product.orders
+        channels = self.messages.shape[2]
+        self.gaunt_weights = torch.randn(len(flat[0]), orders, product.lmax_out + 1, channels)
         self.weights = [flat[l * orders : (l + 1) * orders] for l in range(product.lmax_out + 1)]
 
     def contraction(self) -> None:
@@ -115,6 +117,11 @@ class Actions:
         with torch.no_grad():
             lmax = self.potential.model.config.edge_lmax  # type: ignore[attr-defined]
             self.contracted = symmetric_contraction(self.messages, self.weights, self.elements, lmax)
+
+    def gaunt(self) -> None:
+        """Take the product of MACE-Gaunt, of as many factors and degrees, without derivatives."""
+        with torch.no_grad():
+            self.product = gaunt_polynomial(self.messages, self.gaunt_weights, self.elements)
 
     def write_contraction(self, path: str) -> None:
         """Write what the last contraction found."""

@@ -138,6 +138,10 @@ class Actions:
         with torch.no_grad():
             self.contracted = self.model.products[0].symmetric_contractions(self.messages, self.one_hot)
 
+    def gaunt(self) -> None:
+        """Contract: mace-torch has no Gaunt product, and this is what takes its place."""
+        self.contraction()
+
     def write_contraction(self, path: str) -> None:
         """Write what the last contraction found, in the layout of `ours.py`."""
         np.savez(path, features=_channels_last(self.contracted, self.messages.shape[1]).numpy())
