@@ -26,6 +26,7 @@ def add_commands(commands: Commands) -> None:
     _add_size(subjects)
     _add_profile(subjects)
     _add_skin(subjects)
+    _add_tensor_products(subjects)
     for subject in subjects.choices.values():
         subject.add_argument("--json", type=Path, help="file for the numbers")
 
@@ -79,6 +80,23 @@ def _add_skin(subjects: Commands) -> None:
     _add_threads(skin)
     _add_way(skin)
     skin.set_defaults(run=_skin)
+
+
+def _add_tensor_products(subjects: Commands) -> None:
+    products = subjects.add_parser("tensor-products", help="products of degrees beside e3nn and plain torch: time, "
+                                   "expressivity, picture")
+    products.add_argument("--lmax", type=int, default=8, help="largest degree L (default: %(default)s)")
+    products.add_argument("--batch", type=int, default=1000, help="pairs of signals (default: %(default)s)")
+    products.add_argument("--channels", type=int, default=64, help="of each signal (default: %(default)s)")
+    _add_threads(products)
+    products.add_argument("--settings", nargs="+", metavar="SETTING",
+                          help="SISO, SIMO, MIMO, 'MIMO truncated' (default: all)")
+    products.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
+    products.add_argument("--limit", type=float, default=20.0,
+                          help="s; what takes longer for one run is left out (default: %(default)s)")
+    products.add_argument("--csv", type=Path, help="file for the numbers, CSV")
+    products.add_argument("--plot", type=Path, help="file for a picture, PNG")
+    products.set_defaults(run=_tensor_products)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
@@ -186,3 +204,22 @@ def _skin(options: argparse.Namespace) -> None:
 
     _report(options, lambda: bench_skin(_choice(options), options.size, steps=options.steps, skin=options.skin,
                                         threads=options.threads, way=_way(options)), skin_table)
+
+
+def _tensor_products(options: argparse.Namespace) -> None:
+    from mlip.bench.tensor_product_cases import SETTINGS
+    from mlip.bench.tensor_product_plot import plot
+    from mlip.bench.tensor_product_table import table
+    from mlip.bench.tensor_products import bench_tensor_products, save_csv
+    from mlip.io.files import check_target
+
+    for target, ending in ((options.csv, ".csv"), (options.plot, ".png")):
+        if target is not None:
+            check_target(target, (ending,))
+    rows = _report(options, lambda: bench_tensor_products(
+        options.lmax, options.threads, batch=options.batch, channels=options.channels,
+        settings=options.settings or SETTINGS, rounds=options.rounds, limit=options.limit), table)
+    if options.csv is not None:
+        save_csv(rows, options.csv)
+    if options.plot is not None:
+        plot(rows, options.plot)

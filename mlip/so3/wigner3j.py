@@ -67,7 +67,8 @@ def real_3j(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
     for m1 in range(-l1, l1 + 1):
         for m2 in range(max(-l2, -l3 - m1), min(l2, l3 - m1) + 1):
             complex_3j[m1 + l1, m2 + l2, l3 - m1 - m2] = symbol(l1, l2, l3, m1, m2)
-    tensor = np.einsum("ai,bj,ck,ijk->abc", _real_basis(l1), _real_basis(l2), _real_basis(l3), complex_3j)
+    tensor = np.einsum("ai,bj,ck,ijk->abc", _real_basis(l1), _real_basis(l2), _real_basis(l3), complex_3j,
+                       optimize=True)
     return np.ascontiguousarray(tensor.imag if (l1 + l2 + l3) % 2 else tensor.real)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import mlip
 from mlip.bench.dynamics import run_nve
 from mlip.bench.profiling import profile, roofline
+from mlip.bench.tensor_product_runs import Contest
 from mlip.checkpoints import Potential
 from mlip.graph import Structure
 from mlip.models.mace.blocks import Product
@@ -27,6 +29,7 @@ class Actions:
 
     potential: Potential
     structure_: Structure
+    products: Contest
 
     def versions(self) -> dict[str, str]:
         """Return the versions the times depend on."""
@@ -126,6 +129,28 @@ class Actions:
     def write_contraction(self, path: str) -> None:
         """Write what the last contraction found."""
         np.savez(path, features=self.contracted.numpy())
+
+    def contest(self, setting: str, lmax: int, batch: int, channels: int) -> None:
+        """Draw signals for products of degrees."""
+        gc.collect()
+        gc.freeze()  # what is imported: to search it before every run would take 0.1 s, longer than most runs
+        self.products = Contest(setting, lmax, batch, channels)
+
+    def product_differences(self, name: str) -> dict[str, float]:
+        """Return how far an implementation of a product is from the expected result."""
+        return self.products.differences(name)
+
+    def load_product(self, name: str, batch: int) -> None:
+        """Put signals into the layout of an implementation."""
+        self.products.load(name, batch)
+
+    def product_forward(self, name: str) -> None:
+        """Multiply without derivatives."""
+        self.products.forward(name)
+
+    def product_backward(self, name: str) -> None:
+        """Multiply, and differentiate by both factors."""
+        self.products.backward(name)
 
     def profile(self, runs: int) -> dict[str, Any]:
         """Return the time of an evaluation and its parts."""
