@@ -207,10 +207,10 @@ def _skin(options: argparse.Namespace) -> None:
 
 
 def _tensor_products(options: argparse.Namespace) -> None:
-    from mlip.bench.tensor_product_cases import SETTINGS
-    from mlip.bench.tensor_product_plot import plot
-    from mlip.bench.tensor_product_table import table
-    from mlip.bench.tensor_products import bench_tensor_products, save_csv
+    from mlip.bench.tensor_products.cases import SETTINGS
+    from mlip.bench.tensor_products.plot import plot
+    from mlip.bench.tensor_products.study import bench_tensor_products, save_csv
+    from mlip.bench.tensor_products.table import table
     from mlip.io.files import check_target
 
     for target, ending in ((options.csv, ".csv"), (options.plot, ".png")):

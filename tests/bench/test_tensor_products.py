@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlip.bench import tensor_product_entries, tensor_products
-from mlip.bench.tensor_product_cases import LAYOUTS, SETTINGS, Case, Signals
-from mlip.bench.tensor_product_entries import IMPLEMENTATIONS, available
-from mlip.bench.tensor_product_plot import plot
-from mlip.bench.tensor_product_runs import Contest, agree
-from mlip.bench.tensor_product_table import table
-from mlip.bench.tensor_products import bench_tensor_products, expressivity, ratios
+from mlip.bench.tensor_products import implementations, study
+from mlip.bench.tensor_products.cases import LAYOUTS, SETTINGS, Case, Signals
+from mlip.bench.tensor_products.contest import Contest, agree
+from mlip.bench.tensor_products.implementations import IMPLEMENTATIONS, available
+from mlip.bench.tensor_products.plot import plot
+from mlip.bench.tensor_products.study import bench_tensor_products, expressivity, ratios
+from mlip.bench.tensor_products.table import table
 from mlip.cli.main import main
 from mlip.errors import EngineMismatchError, OptionError
 from mlip.verify.expressivity import paths
@@ -88,7 +88,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_e3nn_and_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tensor_product_entries.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(implementations.importlib.util, "find_spec", lambda name: None)
     assert available() == HERE
     rows = bench_tensor_products(**TINY, settings=("MIMO",), limit=1e-9)  # type: ignore[arg-type]
     assert {row["implementation"] for row in rows} == set(HERE)
@@ -100,8 +100,8 @@ def test_without_e3nn_and_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor_products, "free_memory", lambda: 1.0)
-    monkeypatch.setattr(tensor_products, "available", lambda: HERE)
+    monkeypatch.setattr(study, "free_memory", lambda: 1.0)
+    monkeypatch.setattr(study, "available", lambda: HERE)
     rows = bench_tensor_products(**{**TINY, "lmax": 1}, settings=("MIMO",))  # type: ignore[arg-type]
     assert all(row["note"] == "for memory timed with a batch of 1 and scaled" for row in rows)
     assert all(row["seconds"] > 0 for row in rows)

@@ -12,7 +12,7 @@ import torch
 import mlip
 from mlip.bench.dynamics import run_nve
 from mlip.bench.profiling import profile, roofline
-from mlip.bench.tensor_product_runs import Contest
+from mlip.bench.tensor_products.contest import Contest
 from mlip.checkpoints import Potential
 from mlip.graph import Structure
 from mlip.models.mace.blocks import Product

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlip.bench.tensor_product_cases import LAYOUTS, SETTINGS, Case, Degrees, Signals, components, expected
-from mlip.bench.tensor_product_entries import IMPLEMENTATIONS, Function, Implementation
+from mlip.bench.tensor_products.cases import LAYOUTS, SETTINGS, Case, Degrees, Signals, components, expected
+from mlip.bench.tensor_products.implementations import IMPLEMENTATIONS, Function, Implementation
 from mlip.errors import EngineMismatchError, OptionError
 from mlip.so3.degrees import size
 
@@ -27,7 +27,7 @@ class Contest:
         """Draw the signals.
 
         Args:
-            setting: one of `mlip.bench.tensor_product_cases.SETTINGS`.
+            setting: one of `mlip.bench.tensor_products.cases.SETTINGS`.
             lmax: the degree L, at least 1.
             batch: number of pairs of signals of so many channels.
             channels: of each.
@@ -46,7 +46,7 @@ class Contest:
         """Put the first `batch` signals into the layout of an implementation, and keep them.
 
         Args:
-            name: one of `mlip.bench.tensor_product_entries.IMPLEMENTATIONS`.
+            name: one of `mlip.bench.tensor_products.implementations.IMPLEMENTATIONS`.
             batch: how many, at most those drawn.
         """
         way, case, signals = IMPLEMENTATIONS[name], self.case, self.signals.first(batch)
@@ -69,7 +69,7 @@ class Contest:
         """Return how far an implementation is from the expected result of a few signals.
 
         Args:
-            name: one of `mlip.bench.tensor_product_entries.IMPLEMENTATIONS`.
+            name: one of `mlip.bench.tensor_products.implementations.IMPLEMENTATIONS`.
 
         Returns:
             The largest difference by part, product and derivatives by x and y, over the largest number expected.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlip.bench.tensor_product_cases import Case, tensor
+from mlip.bench.tensor_products.cases import Case, tensor
 from mlip.ops.antisymmetric import poisson_bracket, vector_signal_product
 from mlip.ops.backend import compiled_is_available
 from mlip.ops.fourier_product import fourier_product
@@ -33,7 +33,7 @@ class Implementation:
 
     Attributes:
         product: which, one of `mlip.verify.expressivity.OPERATIONS`.
-        layout: of its inputs and results, one of `mlip.bench.tensor_product_cases.LAYOUTS`.
+        layout: of its inputs and results, one of `mlip.bench.tensor_products.cases.LAYOUTS`.
         make: gives the function for a case and a number of channels.
         numbers: about how many numbers a forward run makes for each pair of signals, to foresee its memory.
         whole: whether it takes and makes all degrees; single ones are then filled up with zeros beforehand.

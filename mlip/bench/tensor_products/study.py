@@ -12,9 +12,9 @@ from typing import Any
 from mlip.bench.model import free_memory
 from mlip.bench.rows import Row, check_counts, machine
 from mlip.bench.sides import start_ours
-from mlip.bench.tensor_product_cases import SETTINGS, Case
-from mlip.bench.tensor_product_entries import IMPLEMENTATIONS, available
-from mlip.bench.tensor_product_runs import agree
+from mlip.bench.tensor_products.cases import SETTINGS, Case
+from mlip.bench.tensor_products.contest import agree
+from mlip.bench.tensor_products.implementations import IMPLEMENTATIONS, available
 from mlip.bench.worker import Worker
 from mlip.errors import OptionError
 from mlip.verify.expressivity import dimension, parameters, paths
@@ -46,7 +46,7 @@ def bench_tensor_products(lmax: int = 8, threads: Sequence[int] = (1, 2), *, bat
 
     The study of Xie et al., "The Price of Freedom" (arXiv 2506.13523): Gaunt and Clebsch-Gordan products, dense,
     sparse, on a grid and by Fourier series, antisymmetric and matrix products, in the settings of
-    `mlip.bench.tensor_product_cases.Case`. All run in turn in one process of their own on the same random signals,
+    `mlip.bench.tensor_products.cases.Case`. All run in turn in one process of their own on the same random signals,
     float32, each in its own layout, into which signals are brought beforehand; the least time counts. Before, results
     and derivatives are compared with those of the coefficients in float64.
 
@@ -55,7 +55,7 @@ def bench_tensor_products(lmax: int = 8, threads: Sequence[int] = (1, 2), *, bat
         threads: numbers of threads of torch.
         batch: number of pairs of signals.
         channels: of each signal.
-        settings: among `mlip.bench.tensor_product_cases.SETTINGS`.
+        settings: among `mlip.bench.tensor_products.cases.SETTINGS`.
         rounds: turns of each, of two runs; fewer, but three runs at least, for those that take long.
         limit: seconds; what would take longer for a run is left out.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlip.bench.rows import Row, lines_of, milliseconds
-from mlip.bench.tensor_products import DIRECTIONS, PEER, ratios
+from mlip.bench.tensor_products.study import DIRECTIONS, PEER, ratios
 
 
 def table(rows: Sequence[Row]) -> str:

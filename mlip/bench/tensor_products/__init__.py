@@ -1,0 +1,1 @@
+"""`mlip bench tensor-products`: what bilinear products of degrees cost, and what they express."""
