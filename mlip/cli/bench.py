@@ -91,6 +91,8 @@ def _add_tensor_products(subjects: Commands) -> None:
     _add_threads(products)
     products.add_argument("--settings", nargs="+", metavar="SETTING",
                           help="SISO, SIMO, MIMO, 'MIMO truncated' (default: all)")
+    products.add_argument("--implementations", nargs="+", metavar="NAME", help="such as mlip, e3nn, 'torch grid' "
+                          "(default: all; a wrong name lists them)")
     products.add_argument("--rounds", type=int, default=10, help="turns of each (default: %(default)s)")
     products.add_argument("--limit", type=float, default=20.0,
                           help="s; what takes longer for one run is left out (default: %(default)s)")
@@ -208,6 +210,7 @@ def _skin(options: argparse.Namespace) -> None:
 
 def _tensor_products(options: argparse.Namespace) -> None:
     from mlip.bench.tensor_products.cases import SETTINGS
+    from mlip.bench.tensor_products.implementations import IMPLEMENTATIONS
     from mlip.bench.tensor_products.plot import plot
     from mlip.bench.tensor_products.study import bench_tensor_products, save_csv
     from mlip.bench.tensor_products.table import table
@@ -218,7 +221,8 @@ def _tensor_products(options: argparse.Namespace) -> None:
             check_target(target, (ending,))
     rows = _report(options, lambda: bench_tensor_products(
         options.lmax, options.threads, batch=options.batch, channels=options.channels,
-        settings=options.settings or SETTINGS, rounds=options.rounds, limit=options.limit), table)
+        settings=options.settings or SETTINGS, implementations=options.implementations or tuple(IMPLEMENTATIONS),
+        rounds=options.rounds, limit=options.limit), table)
     if options.csv is not None:
         save_csv(rows, options.csv)
     if options.plot is not None:

@@ -42,6 +42,8 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
     for name in MODEL_OPTIONS[1:]:
         train.add_argument(f"--{name.replace('_', '-')}", type=int)
+    train.add_argument("--tensor-product", help="of MACE: clebsch_gordan (default), gaunt, gaunt_grid, gaunt_full or "
+                       "gaunt_antisymmetric")
     train.add_argument("--pair-repulsion", action="store_true", help="add the ZBL repulsion of close atoms")
     for field in dataclasses.fields(TrainingConfig):
         train.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default,
@@ -56,7 +58,8 @@ def _train(options: argparse.Namespace) -> None:
 
     found, examples = separate_isolated([e for path in options.data for e in read_labelled(path)])
     isolated = (found or None) if options.isolated is None else isolated_energies(options.isolated)
-    config = {k: getattr(options, k) for k in (*MODEL_OPTIONS, "pair_repulsion") if getattr(options, k) is not None}
+    names = (*MODEL_OPTIONS, "tensor_product", "pair_repulsion")
+    config = {k: getattr(options, k) for k in names if getattr(options, k) is not None}
     settings = TrainingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)})
     seen, _ = split(examples, settings.validation_fraction, settings.seed)  # constants, too, from these alone
     start = initial_potential(options.family, seen, isolated, settings.seed, **config)

@@ -117,7 +117,7 @@ def test_mistakes_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_bad_options() -> None:
     for wrong in ({"lmax": 0}, {"threads": ()}, {"batch": 0}, {"channels": 0}, {"rounds": 0}, {"limit": 0.0},
-                  {"settings": ("SOSO",)}):
+                  {"settings": ("SOSO",)}, {"implementations": ("tensorflow",)}, {"implementations": ()}):
         with pytest.raises(OptionError):
             bench_tensor_products(**wrong)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="batch 0"):

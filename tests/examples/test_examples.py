@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase import Atoms
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -21,7 +23,10 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "05_mixed_ml_mm": (["15 ML atoms", "energy of the molecule"], ["energies.csv", "start.pdb"]),
     "06_screening": (["NOTE: this model knows one molecule", "diamond.cif[0]", "failed: StructureError",
                       "structures went well"], ["screening.jsonl", "structures"]),
+    "07_mace_gaunt": (["no data in nowhere", "clebsch_gordan", "gaunt_antisymmetric"], []),
 }
+
+SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"]}  # training is tested below
 
 
 def register_plugin() -> None:
@@ -52,7 +57,7 @@ def test_runs(name, tmp_path, monkeypatch, capsys) -> None:
     here.mkdir()
     monkeypatch.chdir(here)
     words, files = EXPECTED[name]
-    run(name, monkeypatch, *([str(output)] if files else []))
+    run(name, monkeypatch, *([str(output)] if files else []), *SHORT.get(name, []))
     printed = capsys.readouterr().out
     for word in words:
         assert word in printed
@@ -77,6 +82,31 @@ def test_screening_of_own_structures(tmp_path, monkeypatch, capsys) -> None:
     printed = capsys.readouterr().out
     assert "water.xyz[0]" in printed
     assert "diamond" not in printed
+
+
+def test_gaunt_is_trained(tmp_path, monkeypatch, capsys) -> None:
+    """On structures that the bundled model labels."""
+    from ase.io import write
+
+    import mlip
+    from mlip.simulation.quickstart import acetylacetone
+
+    potential, generator, frames = mlip.load("mace-acac"), np.random.default_rng(0), []
+    for _ in range(6):
+        molecule = acetylacetone()
+        molecule.positions += generator.normal(0.0, 0.05, molecule.positions.shape)
+        found = potential.predict(molecule)
+        molecule.info["REF_energy"], molecule.arrays["REF_forces"] = found.energy, found.forces
+        frames.append(molecule)
+    for name in ("train_300K.xyz.gz", "train_600K.xyz.gz"):
+        write(tmp_path / name, frames, format="extxyz")
+    atoms = [Atoms(symbol, info={"REF_energy": -10.0}) for symbol in ("H", "C", "O")]
+    write(tmp_path / "isolated_atoms.xyz", atoms, format="extxyz")
+    run("07_mace_gaunt", monkeypatch, str(tmp_path / "out"), "--data", str(tmp_path), "--epochs", "1",
+        "--channels", "4", "--tensor-product", "clebsch_gordan", "gaunt_full")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["tensor", "clebsch_gordan", "gaunt_full"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["clebsch_gordan", "gaunt_full"]
 
 
 def test_as_a_script(tmp_path) -> None:

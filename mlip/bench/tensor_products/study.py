@@ -41,7 +41,8 @@ class Plan:
 
 
 def bench_tensor_products(lmax: int = 8, threads: Sequence[int] = (1, 2), *, batch: int = 1000, channels: int = 64,
-                          settings: Sequence[str] = SETTINGS, rounds: int = ROUNDS, limit: float = LIMIT) -> list[Row]:
+                          settings: Sequence[str] = SETTINGS, implementations: Sequence[str] = tuple(IMPLEMENTATIONS),
+                          rounds: int = ROUNDS, limit: float = LIMIT) -> list[Row]:
     """Time bilinear products of all degrees up to L = 1, 2, ... and count what they express.
 
     The study of Xie et al., "The Price of Freedom" (arXiv 2506.13523): Gaunt and Clebsch-Gordan products, dense,
@@ -56,6 +57,7 @@ def bench_tensor_products(lmax: int = 8, threads: Sequence[int] = (1, 2), *, bat
         batch: number of pairs of signals.
         channels: of each signal.
         settings: among `mlip.bench.tensor_products.cases.SETTINGS`.
+        implementations: among `mlip.bench.tensor_products.implementations.IMPLEMENTATIONS`.
         rounds: turns of each, of two runs; fewer, but three runs at least, for those that take long.
         limit: seconds; what would take longer for a run is left out.
 
@@ -65,29 +67,35 @@ def bench_tensor_products(lmax: int = 8, threads: Sequence[int] = (1, 2), *, bat
         the dimension over the microseconds for one pair of signals of one channel.
 
     Raises:
-        OptionError: a number below 1, an unknown setting, a limit that is not positive.
+        OptionError: a number below 1, an unknown setting or implementation, a limit that is not positive.
         EngineMismatchError: an implementation gives another result.
         WorkerError: the process cannot be started, or died.
     """
     check_counts(lmax=[lmax], threads=threads, batch=[batch], channels=[channels], rounds=[rounds])
     if not limit > 0:
         raise OptionError(f"limit={limit} s is not allowed; it must be positive")
+    unknown = sorted(set(implementations) - set(IMPLEMENTATIONS))
+    if unknown or not implementations:
+        raise OptionError(f"implementations {list(implementations)!r} were given; allowed: "
+                          f"{', '.join(IMPLEMENTATIONS)}")
+    names = [name for name in available() if name in implementations]
     cases = [Case(setting, l) for setting in settings for l in range(1, lmax + 1)]
     rows: list[Row] = []
     with start_ours("the process of the tensor products") as worker:
         here = {**worker.call("versions"), **machine(("e3nn",))["versions"]}
         surroundings = {**machine(()), "versions": here}
         for case in cases:
-            for row in _rows(worker, case, threads, batch, channels, rounds, limit):
+            for row in _rows(worker, case, names, threads, batch, channels, rounds, limit):
                 rows.append({**row, "machine": surroundings})
     return rows
 
 
-def _rows(worker: Worker, case: Case, threads: Sequence[int], batch: int, channels: int, rounds: int,
-          limit: float) -> Iterator[Row]:
+def _rows(worker: Worker, case: Case, chosen: Sequence[str], threads: Sequence[int], batch: int, channels: int,
+          rounds: int, limit: float) -> Iterator[Row]:
     """Compare and time everything of one case."""
-    measures = {product: expressivity(product, case) for product in {w.product for w in IMPLEMENTATIONS.values()}}
-    names = [name for name in available() if measures[IMPLEMENTATIONS[name].product]["paths"]]
+    products = {IMPLEMENTATIONS[name].product for name in chosen}
+    measures = {product: expressivity(product, case) for product in products}
+    names = [name for name in chosen if measures[IMPLEMENTATIONS[name].product]["paths"]]
     worker.call("contest", setting=case.setting, lmax=case.lmax, batch=batch, channels=channels)
     for name in names:
         agree(name, case, worker.call("product_differences", name=name))
@@ -96,7 +104,7 @@ def _rows(worker: Worker, case: Case, threads: Sequence[int], batch: int, channe
         for direction in DIRECTIONS:
             plans = {name: plan(worker, name, case, direction, batch, channels, limit) for name in names}
             seconds = _alternate(worker, plans, direction, rounds)
-            for name in available():
+            for name in chosen:
                 measured = plans.get(name, Plan(batch, None, "zero: it reaches none of these degrees"))
                 taken = seconds.get(name)
                 scaled = None if taken is None else taken * batch / measured.batch

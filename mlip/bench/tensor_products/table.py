@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlip.bench.rows import Row, lines_of, milliseconds
+from mlip.bench.tensor_products.implementations import available
 from mlip.bench.tensor_products.study import DIRECTIONS, PEER, ratios
 
 
@@ -36,7 +37,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
            "turn, least of several rounds. Signals are in the layout of each implementation. SISO: one degree L in and "
            "out; SIMO: one in, all up to 2L out; MIMO: all up to L in, up to 2L out (truncated: up to L). "
            + "; ".join(f"{k} {v}" for k, v in first["machine"]["versions"].items() if v != "absent") + "."]
-    if not any(r["implementation"].startswith(PEER) for r in rows):
+    if PEER not in available():
         out.append(f"{PEER} is not installed: its rows are left out.")
     said: dict[str, dict[str, list[str]]] = {}  # by remark, the implementations and where
     for r in rows:
