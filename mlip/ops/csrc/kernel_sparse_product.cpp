@@ -8,6 +8,8 @@ namespace mlip::MLIP_ISA {
 
 namespace {
 
+constexpr int kMany = 4;  // vectors of columns that share each entry of the table
+
 /// Multiplies kVectors vectors of columns; `stride` lies between the components of each tensor.
 template <class T, int kVectors>
 void multiply(const SparseProduct<T>& p, const T* x, const T* y, T* out, int64_t stride) {
@@ -38,7 +40,8 @@ void multiply_rows(const SparseProduct<T>& p, int64_t sample, T* out) {
   const T *x = p.x + sample * p.x_rows * channels, *y = p.y + sample * p.y_rows * channels;
   out += sample * p.rows * channels;
   int64_t c = 0;
-  for (; c + 4 * kLanes <= channels; c += 4 * kLanes) multiply<T, 4>(p, x + c, y + c, out + c, channels);
+  for (; c + kMany * kLanes <= channels; c += kMany * kLanes)
+    multiply<T, kMany>(p, x + c, y + c, out + c, channels);
   for (; c + 2 * kLanes <= channels; c += 2 * kLanes) multiply<T, 2>(p, x + c, y + c, out + c, channels);
   for (; c < channels; c += kLanes) multiply<T, 1>(p, x + c, y + c, out + c, channels);
 }
@@ -51,16 +54,16 @@ void sparse_product(const SparseProduct<T>& p, int64_t begin, int64_t end, T* ou
     for (int64_t sample = begin; sample < end; ++sample) multiply_rows(p, sample, out);
     return;
   }
-  constexpr int kBlock = kColumns<T>;
+  constexpr int kBlock = kColumns<T, kMany>;
   std::vector<int> place(std::max({p.x_rows, p.y_rows, p.rows}));
   std::iota(place.begin(), place.end(), 0);
   std::vector<T> x(size_t(p.x_rows) * kBlock), y(size_t(p.y_rows) * kBlock), z(size_t(p.rows) * kBlock);
   for (int64_t first = begin * p.channels, last = end * p.channels; first < last; first += kBlock) {
     const int count = static_cast<int>(std::min<int64_t>(kBlock, last - first));
-    gather(p.x, place.data(), p.x_rows, p.channels, first, count, x.data());
-    gather(p.y, place.data(), p.y_rows, p.channels, first, count, y.data());
-    multiply<T, kWide>(p, x.data(), y.data(), z.data(), kBlock);
-    scatter(z.data(), place.data(), p.rows, p.channels, first, count, out);
+    gather<kMany>(p.x, place.data(), p.x_rows, p.channels, first, count, x.data());
+    gather<kMany>(p.y, place.data(), p.y_rows, p.channels, first, count, y.data());
+    multiply<T, kMany>(p, x.data(), y.data(), z.data(), kBlock);
+    scatter<kMany>(z.data(), place.data(), p.rows, p.channels, first, count, out);
   }
 }
 
