@@ -25,6 +25,14 @@ SMALL_MODELS: dict[str, dict[str, object]] = {
                          "radial_mlp": (16,), "interaction_first": "density_residual",
                          "interaction": "density_residual", "distance_transform": "agnesi",
                          "pair_repulsion": True, "cutoff": 4.0},
+    "mace-gaunt": {"family": "mace", "channels": 4, "hidden_lmax": 1, "edge_lmax": 2, "correlation": 3,
+                   "radial_mlp": (16,), "avg_num_neighbors": 2.0, "cutoff": 4.0, "tensor_product": "gaunt_grid"},
+    "mace-gaunt-full": {"family": "mace", "channels": 2, "hidden_lmax": 1, "edge_lmax": 3, "correlation": 4,
+                        "radial_mlp": (16,), "avg_num_neighbors": 2.0, "cutoff": 4.0,
+                        "tensor_product": "gaunt_full"},  # large enough for powers on a grid
+    "mace-gaunt-antisymmetric": {"family": "mace", "channels": 4, "hidden_lmax": 1, "edge_lmax": 2, "correlation": 3,
+                                 "radial_mlp": (16,), "avg_num_neighbors": 2.0, "cutoff": 4.0,
+                                 "tensor_product": "gaunt_antisymmetric"},
 }
 
 

@@ -46,7 +46,7 @@ def edge_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edges
     For the path (l1, l2, l3): A_i[m3, c] = sum_j R_ji[c] sqrt(2 l3 + 1)
     sum_{m1 m2} w3j[m1, m2, m3] h_j[m1, c] Y_ji[m2] (Batatia et al., NeurIPS 2022, eq. 8). With `paths.gaunt` the
     signal of h_j is multiplied on the sphere by the filter sum_{l2 m2} R_ji[l2, c] Y_ji[l2 m2] Y_{l2 m2}, all three in
-    component-normalised harmonics (Luo et al., ICLR 2024, section 3.3).
+    component-normalised harmonics (Luo et al., ICLR 2024, section 3).
 
     Args:
         features: h, [N, M1, C], degrees 0..l of the senders.

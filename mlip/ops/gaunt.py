@@ -21,6 +21,7 @@ from mlip.ops.sparse_product import sparse_product
 from mlip.ops.sphere_powers import sphere_powers
 from mlip.ops.sphere_product import sphere_product
 from mlip.ops.sphere_tables import Form, degree_norms, octant_matrices, octant_powers, sphere_matrices
+from mlip.ops.tables import constant
 from mlip.so3.degrees import degree_of_component, size
 from mlip.so3.gaunt import gaunt_entries
 from mlip.so3.harmonics import NORMALIZATIONS
@@ -37,12 +38,12 @@ def gaunt_product(x: Tensor, y: Tensor, l_out: int | None = None, normalization:
     """Return the coefficients of the product of two functions on the sphere.
 
     z_l3m3 = sum over l1 m1 l2 m2 of x_l1m1 y_l2m2 times the integral of Y_l1m1 Y_l2m2 Y_l3m3 (Luo et al., ICLR 2024,
-    eq. 4; with `weights` its parametrised form). All methods are exact for every `l_out`, and a product that is cut
-    at `l_out` equals the first components of one that is not.
+    section 3; with `weights` its parametrised form). All methods are exact for every `l_out`, and a product that is
+    cut at `l_out` equals the first components of one that is not.
 
     Args:
-        x: [..., (l1+1)^2], components in the order of `mlip.so3.wigner3j`, l1 up to 16. The view `t.mT` of a
-            contiguous tensor [..., (l1+1)^2, C] is the layout that costs least.
+        x: [..., (l1+1)^2], components in the order of `mlip.so3.wigner3j`. The view `t.mT` of a contiguous tensor
+            [..., (l1+1)^2, C] is the layout that costs least.
         y: [..., (l2+1)^2]; leading sizes as those of `x`, or broadcast with them.
         l_out: largest degree of the result; by default l1 + l2.
         normalization: of the harmonics that `x`, `y` and the result are coefficients of, one of
@@ -64,10 +65,10 @@ def gaunt_product(x: Tensor, y: Tensor, l_out: int | None = None, normalization:
     if x.dtype != y.dtype or x.device != y.device:
         raise OptionError(f"x is {x.dtype} on {x.device} and y {y.dtype} on {y.device}; they must be alike")
     w1, w2, w3 = weights or (None, None, None)
-    x, y = scaled(x, w1), scaled(y, w2)
+    x, y = _broadcast(scaled(x, w1), scaled(y, w2))
     form = Form("gaunt", l1, l2, l3, normalization)
     if method == "auto":
-        method = _fastest(form, use_compiled(backend, x, y))
+        method = _fastest(l1, l2, l3, use_compiled(backend, x, y))
     if method == "fourier":
         n1, n2, n3 = (degree_norms(l, normalization, x) for l in (l1, l2, l3))
         return scaled(fourier_product(x * n1, y * n2, l3) / n3, w3)
@@ -77,14 +78,14 @@ def gaunt_product(x: Tensor, y: Tensor, l_out: int | None = None, normalization:
 
 def gaunt_power(x: Tensor, nu: int, l_out: int | None = None, normalization: str = "integral",
                 method: Method = "auto", backend: Backend = "auto") -> Tensor:
-    """Return the coefficients of the `nu`-th power of a function on the sphere (Luo et al., ICLR 2024, eq. 8).
+    """Return the coefficients of the `nu`-th power of a function on the sphere (Luo et al., ICLR 2024, section 3).
 
     Args:
         x: [..., (l+1)^2], as in `gaunt_product`.
         nu: at least 1.
         l_out: largest degree of the result; by default nu * l.
         normalization: as in `gaunt_product`.
-        method: as in `gaunt_product`; `"sparse"` and `"fourier"` multiply step by step, without cutting in between.
+        method: as in `gaunt_product`; `"sparse"` multiplies step by step, up to the degrees that still matter.
         backend: as in `gaunt_product`.
 
     Returns:
@@ -99,16 +100,16 @@ def gaunt_power(x: Tensor, nu: int, l_out: int | None = None, normalization: str
     l3 = degree_out(l_out, nu * l)
     _check(normalization, method, backend)
     if nu == 1:
-        return x[..., : size(l3)]
+        return x[..., : size(l3)].clone()
     if nu == 2 and method == "auto":
-        method = _fastest(Form("gaunt", l, l, l3), use_compiled(backend, x))
+        method = _fastest(l, l, l3, use_compiled(backend, x))
     if method == "fourier":
         n, n3 = degree_norms(l, normalization, x), degree_norms(l3, normalization, x)
         return fourier_power(x * n, nu, l3) / n3
     if method == "sparse":
         out = x
         for k in range(2, nu + 1):
-            out = gaunt_product(out, x, l3 if k == nu else k * l, normalization, "sparse", backend=backend)
+            out = gaunt_product(out, x, min(k * l, l3 + (nu - k) * l), normalization, "sparse", backend=backend)
         return out
     columns, _, lead = _columns(x, x)
     to, back, *reflections = octant_powers(l, l3, nu, normalization, x)
@@ -145,12 +146,28 @@ def _multiply(x: Tensor, y: Tensor, form: Form, method: Method, backend: Backend
     return sphere_product(x, y, to_x, to_y, back, (parity, zero), backend)
 
 
-@cache
-def _fastest(form: Form, compiled: bool) -> Method:
-    """Return the method by the work it takes; plain torch forms the pairs of components, or many small sums."""
-    entries = len(gaunt_entries(form.l1, form.l2, form.l3)[1])
-    points = len(sphere_quadrature(form.l1 + form.l2 + form.l3)[1])
+@constant
+def _fastest(l1: int, l2: int, l3: int, compiled: bool) -> Method:
+    """Return the method by the work it takes; plain torch forms all pairs of components for a table."""
+    entries, points = _work(l1, l2, l3)
     return "sparse" if entries <= (ENTRIES_PER_POINT * points if compiled else 20) else "grid"
+
+
+@cache
+def _work(l1: int, l2: int, l3: int) -> tuple[int, int]:
+    """Return the number of coefficients and of points."""
+    return len(gaunt_entries(l1, l2, l3)[1]), len(sphere_quadrature(l1 + l2 + l3)[1])
+
+
+def _broadcast(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both with the same leading sizes."""
+    if x.shape[:-1] == y.shape[:-1]:
+        return x, y
+    try:
+        lead = torch.broadcast_shapes(x.shape[:-1], y.shape[:-1])  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise OptionError(f"leading sizes of x {tuple(x.shape)} and y {tuple(y.shape)} do not fit") from None
+    return x.expand(*lead, x.shape[-1]), y.expand(*lead, y.shape[-1])
 
 
 def _columns(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
@@ -158,13 +175,6 @@ def _columns(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
 
     C is the last of the leading sizes if channels lie side by side, else 1.
     """
-    if x.shape[:-1] != y.shape[:-1]:
-        try:
-            shapes = x.shape[:-1], y.shape[:-1]
-            lead = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
-        except RuntimeError:
-            raise OptionError(f"leading sizes of x {tuple(x.shape)} and y {tuple(y.shape)} do not fit") from None
-        x, y = x.expand(*lead, x.shape[-1]), y.expand(*lead, y.shape[-1])
     lead = x.shape[:-1]
     by_channel = any(len(lead) > 0 and t.stride(-2) == 1 and t.shape[-1] > 1 for t in (x, y))
     samples, channels = (prod(lead[:-1]), lead[-1]) if by_channel else (prod(lead), 1)

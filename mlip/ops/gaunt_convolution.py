@@ -23,7 +23,7 @@ def gaunt_filter(x: Tensor, vectors: Tensor, weights: Tensor, l_out: int | None 
                  backend: Backend = "auto") -> Tensor:
     """Return the product of the signal of each edge with the filter sum_lm w_l Y_lm(r) Y_lm.
 
-    In component normalisation (Luo et al., ICLR 2024, section 3.3). In the frame of the edge, where its direction is
+    In component normalisation (Luo et al., ICLR 2024, section 3). In the frame of the edge, where its direction is
     the polar axis, the filter has components m = 0 only and the product does not mix orders m; the result is the same.
 
     Args:

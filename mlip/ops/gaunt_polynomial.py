@@ -14,6 +14,7 @@ from mlip.ops.backend import Backend
 from mlip.ops.sphere_powers import sphere_powers
 from mlip.ops.sphere_tables import octant_powers
 from mlip.ops.symmetric_contraction import symmetric_contraction
+from mlip.ops.tables import constant
 from mlip.so3.degrees import degree_of_component, size
 from mlip.so3.symmetric_power import gaunt_basis
 
@@ -27,7 +28,7 @@ def gaunt_polynomial(features: Tensor, weights: Tensor, elements: Tensor, normal
     """Return B[n, (l m), c] = sum over nu of W[z_n, nu, l, c] (f_nc^nu)_lm.
 
     f_nc is the function sum over l, m of A[n, (l m), c] Y_lm on the sphere. This is one polynomial for each order and
-    degree where MACE has all (Luo et al., ICLR 2024, eq. 8). Either their coefficients are multiplied out
+    degree where MACE has all (Luo et al., ICLR 2024, section 3). Either their coefficients are multiplied out
     (`"sparse"`), or powers are taken point by point on an exact quadrature (`"grid"`).
 
     Args:
@@ -59,13 +60,17 @@ def gaunt_polynomial(features: Tensor, weights: Tensor, elements: Tensor, normal
     return out + (by_atom[:, 1:] * powers).sum(dim=1)
 
 
-@cache
+@constant
 def _few(lmax: int, orders: int, lmax_out: int) -> bool:
     """Return whether the polynomials have so few coefficients that multiplying them out is faster."""
-    if orders > 4 or comb(size(lmax) + orders - 1, orders) > MONOMIALS:
-        return False
+    few = orders <= 4 and comb(size(lmax) + orders - 1, orders) <= MONOMIALS
+    return few and _coefficients(lmax, orders, lmax_out) <= ENTRIES
+
+
+@cache
+def _coefficients(lmax: int, orders: int, lmax_out: int) -> int:
     bases = (gaunt_basis(lmax, nu, l, "integral") for nu in range(1, orders + 1) for l in range(lmax_out + 1))
-    return sum(int((basis.coefficients != 0).sum()) for basis in bases) <= ENTRIES
+    return sum(int((basis.coefficients != 0).sum()) for basis in bases)
 
 
 def by_component(weights: Tensor) -> Tensor:

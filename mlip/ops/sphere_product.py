@@ -20,7 +20,7 @@ def sphere_product(x: Tensor, y: Tensor, to_x: Tensor, to_y: Tensor, back: Tenso
 
     out[n, k, c] = sum_p back[p, k] (sum_i to_x[p, i] x[n, i, c]) (sum_j to_y[p, j] y[n, j, c]). With harmonics Y of
     the points in `to_x` and `to_y`, and Y times the weights of a quadrature in `back`, this is the Gaunt tensor
-    product (Luo et al., ICLR 2024, eq. 4) where the quadrature is exact for the degree of all three together.
+    product (Luo et al., ICLR 2024, section 3) where the quadrature is exact for the degree of all three together.
 
     Args:
         x: [..., M1, C].

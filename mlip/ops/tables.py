@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from math import pi, sqrt
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mlip.so3.degrees import Paths
 from mlip.so3.gaunt import gaunt
 
 Numbers = tuple[NDArray[Any], ...]
+Function = TypeVar("Function", bound=Callable[..., Any])
 CPU = torch.device("cpu")  # given by name, so that `torch.set_default_device` has no say
 
 
@@ -87,15 +88,22 @@ def constants(name: str, *arguments: Hashable, dtype: torch.dtype = torch.float6
     return _tensors(name, arguments, dtype, device)
 
 
+def constant(function: Function) -> Function:
+    """Mark a function whose result on plain numbers a captured graph may keep: it is called, not captured.
+
+    What `torch.compiler.assume_constant_result` does, without importing the compiler at once: that takes seconds and
+    changes the environment.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@constant
 def _literals(name: str, *arguments: Hashable) -> tuple[tuple[Any, ...], ...]:
     """Return plain numbers: a tensor made outside may enter a captured graph only once."""
     return tuple((tuple(a.reshape(-1).tolist()), a.shape, bool(np.issubdtype(a.dtype, np.integer)))
                  for a in MAKERS[name](*arguments))
 
-
-# What `torch.compiler.assume_constant_result` does, without importing the compiler at once: that takes seconds and
-# changes the environment.
-_literals._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 _KEPT: dict[tuple[Hashable, ...], tuple[Tensor, ...]] = {}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlip.errors import ConfigError, OptionError
-from mlip.models import FAMILIES, family
+from mlip.models import FAMILIES, REFERENCES, converter, family
 from mlip.models.mace import MACEConfig
 
 BASE: dict[str, Any] = {"atomic_numbers": (1, 8), "cutoff": 5.0}
@@ -33,6 +33,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "distance_transform": ("soft", None),
     "pair_repulsion": ("no", 0, None),
     "scale_shift": ("True", 1, None),
+    "tensor_product": ("", "Gaunt", "cg", None, True),
 }
 CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
@@ -52,6 +53,14 @@ def test_wrong_values(name: str, value: Any) -> None:
 def test_degree_of_features_is_limited_by_the_edges() -> None:
     with pytest.raises(ConfigError, match="hidden_lmax must be a whole number from 0 to 1"):
         MACEConfig(**BASE, hidden_lmax=2, edge_lmax=1)
+
+
+def test_antisymmetric_terms_must_exist() -> None:
+    for terms in ({"correlation": 3}, {"correlation": 4, "hidden_lmax": 0}):
+        assert MACEConfig(**BASE, tensor_product="gaunt_antisymmetric", **terms).gaunt_convolution
+    for none in ({"correlation": 2}, {"correlation": 3, "hidden_lmax": 0}):
+        with pytest.raises(ConfigError, match=r"needs correlation=4, or 3 with hidden_lmax=1 or more.*'gaunt_full'"):
+            MACEConfig(**BASE, tensor_product="gaunt_antisymmetric", **none)
 
 
 def test_unknown_fields() -> None:
@@ -86,8 +95,16 @@ def test_layers() -> None:
 def test_families() -> None:
     for name in FAMILIES:
         assert family(name).config.family == name
-        assert callable(family(name).convert)
         assert family(name).model.__mro__
     for wrong in ("MACE", "", None, ["mace"]):
         with pytest.raises(OptionError, match="known: mace"):
             family(wrong)  # type: ignore[arg-type]
+
+
+def test_references() -> None:
+    assert list(REFERENCES) == ["mace", "mace_gaunt"]
+    for name in REFERENCES:
+        assert callable(converter(name))
+    for wrong in ("MACE-Gaunt", "", None, ["mace"]):
+        with pytest.raises(OptionError, match="known: mace, mace_gaunt"):
+            converter(wrong)  # type: ignore[arg-type]

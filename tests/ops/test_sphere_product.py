@@ -17,7 +17,8 @@ from mlip.errors import OptionError
 from mlip.ops import spherical_harmonics
 from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend
-from mlip.ops.sphere_product import sphere_product
+from mlip.ops.sphere_product import sphere_product, unfold
+from mlip.ops.sphere_tables import Form, octant_matrices, sphere_matrices
 from mlip.so3.degrees import size
 from mlip.so3.quadrature import sphere_quadrature
 
@@ -95,14 +96,23 @@ class TestCompiled:
         x, y, *rest = problem(3, 5)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own
-            torch.library.opcheck(torch.ops.mlip.sphere_product, (x.requires_grad_(), y.requires_grad_(), *rest))
+            reflections = torch.tensor([0, 1, 2, 4, 7, 3, 5, 6, 0]), torch.arange(14) % 8
+            torch.library.opcheck(torch.ops.mlip.sphere_product,
+                                  (x.requires_grad_(), y.requires_grad_(), *rest, *reflections))
 
     def test_wrong_shapes_are_refused(self) -> None:
         x, y, *rest = problem(3, 5)
-        with pytest.raises(RuntimeError, match="do not fit"):
-            torch.ops.mlip.sphere_product(x, y[:2], *rest)
-        with pytest.raises(RuntimeError, match="one precision"):
-            torch.ops.mlip.sphere_product(x, y.float(), *rest)
+        parity, zero = torch.zeros(9, dtype=torch.int64), torch.full((14,), 7)
+        torch.ops.mlip.sphere_product(x, y, *rest, parity, zero)
+        for wrong, words in (((x, y[:2], *rest, parity, zero), "do not fit"),
+                             ((x, y.float(), *rest, parity, zero), "one precision"),
+                             ((x, y, *rest, parity[:8], zero), "do not fit the matrices"),
+                             ((x, y, *rest, parity, zero[:3]), "do not fit the matrices"),
+                             ((x, y, *rest, parity + 8, zero), "from 0 to 7"),
+                             ((x, y, *rest, parity, zero - 8), "from 0 to 7"),
+                             ((x, y, *rest, parity.float(), zero), "int64")):
+            with pytest.raises(RuntimeError, match=words):
+                torch.ops.mlip.sphere_product(*wrong)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -186,6 +196,39 @@ class TestProduct:
         directions = spherical_harmonics(numbers(2, 20, 3), 3) / math.sqrt(4 * math.pi)
         torch.testing.assert_close(directions @ out, (directions[:, :9] @ x) * (directions[:, :4] @ y),
                                    rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("sizes", [(4, 9, 5, 14), (16, 9, 16, 40)])
+    def test_reflections(self, backend: Backend, sizes: tuple[int, int, int, int]) -> None:
+        """Any classes of components and representatives: the same as with the matrices of all images."""
+        x, y, *folded = problem(3, 5, sizes)
+        generator = np.random.default_rng(0)
+        parity = torch.from_numpy(generator.integers(0, 8, max(sizes[:3])))
+        zero = torch.from_numpy(generator.integers(0, 8, sizes[3]))
+        for matrix in folded:  # what is odd vanishes where the coordinate is 0
+            matrix[(parity[None, : matrix.shape[1]] & zero[:, None]) != 0] = 0
+        full = [unfold(matrix, parity, zero) for matrix in folded]
+        assert len(full[0]) == sum(2 ** (3 - int(z).bit_count()) for z in zero)
+        expected = sphere_product(x, y, *full, backend="reference")
+        found = sphere_product(x, y, *folded, reflections=(parity, zero), backend=backend)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-11)
+        for t in (x, y):
+            t.requires_grad_()
+        gradients = [torch.autograd.grad(f.sin().sum(), (x, y)) for f in (
+            sphere_product(x, y, *folded, reflections=(parity, zero), backend=backend),
+            sphere_product(x, y, *full, backend="reference"))]
+        for a, b in zip(*gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-9)
+
+    @pytest.mark.parametrize("degrees", [(1, 1, 2), (3, 2, 5), (2, 4, 1), (6, 6, 6), (8, 3, 11)])
+    def test_the_octant(self, backend: Backend, degrees: tuple[int, int, int]) -> None:
+        """Representatives in the octant give the products of all points."""
+        l1, l2, l3 = degrees
+        x, y = numbers(0, 2, size(l1), 3), numbers(1, 2, size(l2), 3)
+        form = Form("gaunt", l1, l2, l3)
+        to_x, to_y, back, *reflections = octant_matrices(form, x)
+        found = sphere_product(x, y, to_x, to_y, back, (reflections[0], reflections[1]), backend)
+        torch.testing.assert_close(found, sphere_product(x, y, *sphere_matrices(form, x), backend=backend),
+                                   rtol=0, atol=1e-12 * size(l1))
 
     def test_what_is_refused(self, backend: Backend) -> None:
         x, y, to_x, to_y, back = problem(3, 5)
