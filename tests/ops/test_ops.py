@@ -19,12 +19,23 @@ import torch
 from scipy.special import lpmv
 from torch import Tensor
 
-from mlip.ops import Backend, Edges, edge_convolution, radial_table, spherical_harmonics, symmetric_contraction
+from mlip.ops import (
+    Backend,
+    Edges,
+    edge_convolution,
+    gaunt_polynomial,
+    radial_table,
+    sparse_product,
+    sphere_powers,
+    spherical_harmonics,
+    symmetric_contraction,
+)
 from mlip.ops._library import LIBRARY
-from mlip.ops.tables import path_tables
+from mlip.ops.sphere_tables import Form, octant_powers
 from mlip.so3 import wigner_3j
 from mlip.so3.degrees import Paths, block, size
-from mlip.so3.gaunt import gaunt_scale
+from mlip.so3.gaunt import gaunt, gaunt_scale
+from mlip.so3.poisson import poisson
 from mlip.so3.symmetric_power import symmetric_basis
 
 REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
@@ -140,10 +151,72 @@ def contraction(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels:
     return Problem((numbers(6, atoms, size(lmax), channels), *weights), call, slow)
 
 
+def product(atoms: int, edges: int, l_in: int = 2, l_edge: int = 1, l_out: int = 3, channels: int = 3) -> Problem:
+    """The sparse product, with the coefficients of Poisson brackets, which change sign when columns do."""
+    def call(x: Tensor, y: Tensor, backend: Backend) -> Tensor:
+        return sparse_product(x, y, Form("poisson", l_in, l_edge, l_out), backend)
+
+    def slow(x: Tensor, y: Tensor) -> Tensor:
+        out = torch.zeros(atoms, size(l_out), channels, dtype=x.dtype)
+        for a, b in itertools.product(range(l_in + 1), range(l_edge + 1)):
+            for c in range(abs(a - b), min(a + b, l_out) + 1):
+                values = torch.from_numpy(poisson(a, b, c).copy())
+                out[:, block(c)] += torch.einsum("nic,njc,ijk->nkc", x[:, block(a)], y[:, block(b)], values)
+        return out
+
+    return Problem((numbers(1, atoms, size(l_in), channels), numbers(2, atoms, size(l_edge), channels)), call, slow)
+
+
+def powers(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels: int = 3, orders: int = 3) -> Problem:
+    def call(x: Tensor, backend: Backend) -> Tensor:
+        to, back, parity, zero = octant_powers(lmax, l_out, orders, "component", x)
+        return sphere_powers(x, to, back, (parity, zero), 1, orders, backend)
+
+    def slow(x: Tensor) -> Tensor:
+        out, power = [], x
+        for order in range(1, orders + 1):
+            if order > 1:
+                table = torch.from_numpy(dense(lmax * (order - 1), lmax, lmax * order)) * math.sqrt(4 * math.pi)
+                power = torch.einsum("nic,njc,ijk->nkc", power, x, table)
+            missing = max(0, size(l_out) - power.shape[1])
+            out.append(torch.nn.functional.pad(power, (0, 0, 0, missing))[:, : size(l_out)])
+        return torch.stack(out, dim=1)
+
+    return Problem((numbers(6, atoms, size(lmax), channels),), call, slow)
+
+
+def dense(l1: int, l2: int, l3: int) -> Any:
+    """Return all Gaunt coefficients, zeros included."""
+    out = np.zeros((size(l1), size(l2), size(l3)))
+    for a, b in itertools.product(range(l1 + 1), range(l2 + 1)):
+        for c in range(abs(a - b), min(a + b, l3) + 1):
+            out[block(a), block(b), block(c)] = gaunt(a, b, c)
+    return out
+
+
+def polynomial(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels: int = 2, orders: int = 3,
+               method: str = "grid") -> Problem:
+    elements = torch.from_numpy(np.random.default_rng(6).integers(0, 3, atoms))
+    values = powers(atoms, edges, lmax, l_out, channels, orders)
+
+    def call(x: Tensor, w: Tensor, backend: Backend) -> Tensor:
+        return gaunt_polynomial(x, w, elements, "component", method, backend)  # type: ignore[arg-type]
+
+    def slow(x: Tensor, w: Tensor) -> Tensor:
+        by_order = values.slow(x)
+        out = torch.zeros(atoms, size(l_out), channels, dtype=x.dtype)
+        for n, nu, l in itertools.product(range(atoms), range(orders), range(l_out + 1)):
+            out[n, block(l)] += by_order[n, nu, block(l)] * w[elements[n], nu, l]
+        return out
+
+    return Problem((*values.inputs, numbers(7, 3, orders, l_out + 1, channels)), call, slow)
+
+
 OPS: dict[str, Callable[..., Problem]] = {
     "spherical_harmonics": harmonics, "edge_convolution": convolution,
     "gaunt_convolution": partial(convolution, gaunt=True), "symmetric_contraction": contraction,
-    "radial_table": table,
+    "radial_table": table, "sparse_product": product, "sphere_powers": powers, "gaunt_polynomial": polynomial,
+    "gaunt_polynomial_sparse": partial(polynomial, method="sparse"),
 }
 OF_EDGES = ("spherical_harmonics", "radial_table")
 VARIANTS: list[dict[str, int]] = [
@@ -158,6 +231,10 @@ SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number gro
     "gaunt_convolution": lambda: convolution(2, 3, channels=1, gaunt=True),
     "symmetric_contraction": lambda: contraction(2, 0, lmax=1, channels=1),
     "radial_table": lambda: table(0, 3, channels=2),
+    "sparse_product": lambda: product(2, 0, 1, 1, 2, channels=1),
+    "sphere_powers": lambda: powers(2, 0, 1, 1, channels=1),
+    "gaunt_polynomial": lambda: polynomial(2, 0, 1, 1, channels=1),
+    "gaunt_polynomial_sparse": lambda: polynomial(2, 0, 1, 1, channels=1, method="sparse"),
 }
 
 
@@ -320,59 +397,6 @@ class TestHarmonics:
 
     def test_degree_zero(self) -> None:
         assert torch.equal(spherical_harmonics(numbers(0, 3, 3), 0), torch.ones(3, 1, dtype=torch.float64))
-
-
-@pytest.mark.skipif(LIBRARY.path is None, reason=LIBRARY.problem)
-class TestOperators:
-    """`torch.library.opcheck`: schema, fake kernel, autograd registration, tracing with symbolic shapes."""
-
-    @staticmethod
-    def convolution_arguments(dtype: torch.dtype) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        paths = Paths.all(1, 2, 2)
-        inputs = [t.to(dtype).requires_grad_() for t in convolution(4, 9).inputs]
-        sender, receiver = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3]])
-        edges = Edges.of(sender, receiver, 4, torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 0]))
-        rest = [edges.sender, edges.offsets, edges.row, *path_tables(paths)]
-        gradient = torch.randn(sum(2 * l + 1 for _, _, l in paths.triples) * 4 * 3, dtype=dtype).requires_grad_()
-        return inputs, gradient, rest
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-    def test_edge_convolution(self, dtype: torch.dtype) -> None:
-        inputs, gradient, rest = self.convolution_arguments(dtype)
-        check(torch.ops.mlip.edge_convolution.default, (*inputs, len(gradient), *rest))
-        for which in range(1, 8):
-            check(torch.ops.mlip.edge_convolution_backward.default, (*inputs, gradient, which, *rest))
-
-    def test_radial_table(self) -> None:
-        t, interval = torch.rand(7, requires_grad=True), torch.tensor([0, 3, 3, 1, 2, 0, 0])
-        coefficients, gradient = torch.randn(4, 6, 5), torch.randn(7, 5, requires_grad=True)
-        check(torch.ops.mlip.radial_table.default, (t, interval, coefficients))
-        check(torch.ops.mlip.radial_table_backward.default, (t, interval, coefficients, gradient))
-
-    @pytest.mark.parametrize("change", [
-        {0: torch.zeros(4, 4, 5)},  # channels
-        {2: torch.zeros(6, 3, 3)},  # paths
-        {3: 7},  # size of the messages
-        {4: torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 9])},  # a sender that is not there
-        {5: torch.tensor([0, 3, 2, 7, 9])},  # offsets
-        {6: torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 6])},  # a row of the weights that is not there
-        {1: torch.zeros(9, 9, dtype=torch.float64)},
-        {4: torch.zeros(9)},
-    ])
-    def test_wrong_arguments_raise(self, change: dict[int, Any]) -> None:
-        inputs, gradient, rest = self.convolution_arguments(torch.float32)
-        arguments: list[Any] = [*(t.detach() for t in inputs), len(gradient), *rest]
-        torch.ops.mlip.edge_convolution(*arguments)
-        for place, tensor in change.items():
-            arguments[place] = tensor
-        with pytest.raises(RuntimeError, match="mlip: "):
-            torch.ops.mlip.edge_convolution(*arguments)
-
-
-def check(operator: Any, arguments: tuple[Any, ...]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own
-        torch.library.opcheck(operator, arguments)
 
 
 class TestConvolution:

@@ -1,0 +1,107 @@
+"""The compiled operators as torch sees them: its own checks, and arguments that do not fit."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mlip.ops import Edges
+from mlip.ops._library import LIBRARY
+from mlip.ops.sphere_tables import Form, octant_powers, product_table
+from mlip.ops.tables import path_tables
+from mlip.so3.degrees import Paths
+
+
+def numbers(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.skipif(LIBRARY.path is None, reason=LIBRARY.problem)
+class TestOperators:
+    """`torch.library.opcheck`: schema, fake kernel, autograd registration, tracing with symbolic shapes."""
+
+    @staticmethod
+    def convolution_arguments(dtype: torch.dtype) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        paths = Paths.all(1, 2, 2)
+        shapes = (4, 4, 3), (9, 9), (6, paths.weights, 3)
+        inputs = [numbers(k, *shape).to(dtype).requires_grad_() for k, shape in enumerate(shapes)]
+        sender, receiver = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 0], [0, 0, 0, 1, 1, 2, 2, 3, 3]])
+        edges = Edges.of(sender, receiver, 4, torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 0]))
+        rest = [edges.sender, edges.offsets, edges.row, *path_tables(paths)]
+        gradient = torch.randn(sum(2 * l + 1 for _, _, l in paths.triples) * 4 * 3, dtype=dtype).requires_grad_()
+        return inputs, gradient, rest
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_edge_convolution(self, dtype: torch.dtype) -> None:
+        inputs, gradient, rest = self.convolution_arguments(dtype)
+        check(torch.ops.mlip.edge_convolution.default, (*inputs, len(gradient), *rest))
+        for which in range(1, 8):
+            check(torch.ops.mlip.edge_convolution_backward.default, (*inputs, gradient, which, *rest))
+
+    def test_sparse_product(self) -> None:
+        x, y = numbers(1, 3, 9, 3).requires_grad_(), numbers(2, 3, 4, 3).requires_grad_()
+        table = product_table(Form("poisson", 2, 1, 3))
+        for arguments in ((x, y, *table, 16, 0, 1), (numbers(0, 3, 16, 3).requires_grad_(), y, *table, 9, 1, 0)):
+            check(torch.ops.mlip.sparse_product.default, arguments)
+        index, coefficients = table
+        for wrong in ((x, y[:2], *table, 16, 0, 1), (x, y.float(), *table, 16, 0, 1), (x, y, *table, 8, 0, 1),
+                      (x, y, index + 9, coefficients, 16, 0, 1), (x, y, index - 20, coefficients, 16, 0, 1),
+                      (x, y, index.int(), coefficients, 16, 0, 1), (x, y, index, coefficients[:3], 16, 0, 1),
+                      (x, y, *table, 16, 0, 0), (x, y, *table, 16, 3, 1), (x, y, *table, -1, 0, 1)):
+            with pytest.raises(RuntimeError, match="mlip: "):
+                torch.ops.mlip.sparse_product(*wrong)
+
+    def test_sphere_powers(self) -> None:
+        x, v, g = (numbers(k, *shape).requires_grad_() for k, shape in enumerate(((3, 9, 5), (3, 9, 5), (3, 2, 4, 5))))
+        rest = (*octant_powers(2, 1, 3, "integral", x), 2, 3)
+        operators = torch.ops.mlip
+        for name, arguments in (("", (x,)), ("_jvp", (x, v)), ("_backward", (x, g)), ("_backward_jvp", (x, g, v))):
+            check(getattr(operators, f"sphere_powers{name}").default, (*arguments, *rest))
+        to, back, parity, zero, *_ = rest
+        for wrong in ((x, to[:, :4], back, parity, zero, 2, 3), (x, to, back[:2], parity, zero, 2, 3),
+                      (x.float(), *rest), (x, to, back, parity[:4], zero, 2, 3), (x, to, back, parity, zero + 8, 2, 3),
+                      (x, to, back, parity, zero, 0, 3), (x, to, back, parity, zero, 3, 2),
+                      (x, to, back, parity, zero, 2, 64)):
+            with pytest.raises(RuntimeError, match="mlip: "):
+                operators.sphere_powers(*wrong)
+        for wrong in ((x, g[:, :1], *rest), (x, g.float(), *rest)):
+            with pytest.raises(RuntimeError, match="mlip: "):
+                operators.sphere_powers_backward(*wrong)
+        with pytest.raises(RuntimeError, match="mlip: "):
+            operators.sphere_powers_jvp(x, v[:2], *rest)
+
+    def test_radial_table(self) -> None:
+        t, interval = torch.rand(7, requires_grad=True), torch.tensor([0, 3, 3, 1, 2, 0, 0])
+        coefficients, gradient = torch.randn(4, 6, 5), torch.randn(7, 5, requires_grad=True)
+        check(torch.ops.mlip.radial_table.default, (t, interval, coefficients))
+        check(torch.ops.mlip.radial_table_backward.default, (t, interval, coefficients, gradient))
+
+    @pytest.mark.parametrize("change", [
+        {0: torch.zeros(4, 4, 5)},  # channels
+        {2: torch.zeros(6, 3, 3)},  # paths
+        {3: 7},  # size of the messages
+        {4: torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 9])},  # a sender that is not there
+        {5: torch.tensor([0, 3, 2, 7, 9])},  # offsets
+        {6: torch.tensor([0, 1, 2, 3, 4, 5, 3, 1, 6])},  # a row of the weights that is not there
+        {1: torch.zeros(9, 9, dtype=torch.float64)},
+        {4: torch.zeros(9)},
+    ])
+    def test_wrong_arguments_raise(self, change: dict[int, Any]) -> None:
+        inputs, gradient, rest = self.convolution_arguments(torch.float32)
+        arguments: list[Any] = [*(t.detach() for t in inputs), len(gradient), *rest]
+        torch.ops.mlip.edge_convolution(*arguments)
+        for place, tensor in change.items():
+            arguments[place] = tensor
+        with pytest.raises(RuntimeError, match="mlip: "):
+            torch.ops.mlip.edge_convolution(*arguments)
+
+
+def check(operator: Any, arguments: tuple[Any, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own
+        torch.library.opcheck(operator, arguments)
