@@ -21,15 +21,13 @@ class GauntProduct(nn.Module):
     sum of sqrt(4 pi / (2 l + 1) / (L + 1)) A_lm Y_lm: other constants in front of the weights, nothing else.
     """
 
-    constants: Tensor
-
     def __init__(self, config: MACEConfig, layer: int) -> None:
         super().__init__()
         orders, lmax, self.lmax_out = config.correlation, config.edge_lmax, config.layer_lmax(layer)
         on_grid = config.tensor_product == "gaunt_grid"
         self.normalization = "norm" if on_grid else "integral"
-        constants = [sqrt(nu * lmax + 1) / sqrt(lmax + 1) ** nu if on_grid else 1.0 for nu in range(1, orders + 1)]
-        self.register_buffer("constants", torch.tensor(constants).view(-1, 1, 1), persistent=False)
+        self.constants = ([sqrt(nu * lmax + 1) / sqrt(lmax + 1) ** nu for nu in range(1, orders + 1)]
+                          if on_grid else None)
         elements = len(config.atomic_numbers)
         self.weights = nn.Parameter(normal(elements, orders, self.lmax_out + 1, config.channels) / orders)
         self.brackets = (Brackets(config, self.lmax_out) if config.tensor_product == "gaunt_antisymmetric"
@@ -38,7 +36,9 @@ class GauntProduct(nn.Module):
 
     def forward(self, messages: Tensor, skip: Tensor | None, elements: Tensor, backend: Backend) -> Tensor:
         """Return the features after the layer, [N, (lmax_out+1)^2, C]."""
-        weights = self.weights * self.constants
+        weights: Tensor = self.weights
+        if self.constants is not None:
+            weights = weights * weights.new_tensor(self.constants).view(-1, 1, 1)
         product = gaunt_polynomial(messages, weights, elements, self.normalization, backend=backend)
         if self.brackets is not None:
             product = product + self.brackets(messages, elements, backend)
