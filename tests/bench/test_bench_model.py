@@ -49,6 +49,20 @@ def test_ours_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("alone")
+def test_tensor_products(tmp_path: Path) -> None:
+    products = ("clebsch_gordan", "gaunt_full")
+    rows = bench_model(TINY, (24,), (1,), rounds=1, radials=("exact",), products=products)
+    assert [(r["variant"], r["tensor_product"]) for r in rows] == [("mlip", products[0]),
+                                                                 ("mlip gaunt_full", products[1])]
+    with pytest.raises(OptionError, match="at least one"):
+        bench_model(TINY, (24,), products=())
+    with pytest.raises(OptionError, match="product of its own"):
+        bench_model(Choice(file="mace-acac"), (24,), products=products)
+    with pytest.raises(MLIPError, match="tensor_product"):
+        bench_model(TINY, (24,), (1,), rounds=1, radials=("exact",), products=("gaunts",))
+
+
+@pytest.mark.usefixtures("alone")
 def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "free_memory", lambda: 1.0)
     rows = bench_model(TINY, (300,), (1,), rounds=1, radials=("exact",))
@@ -115,8 +129,9 @@ def test_beside_the_peer(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_operations_beside_the_peer() -> None:
     rows = bench_ops(TINY, 24, (1,), rounds=1, peer=PYTHON)
-    assert len(rows) == 4
-    assert all(row["difference"] < 1e-4 and row["ratio"] > 0 for row in rows)
+    assert [row["difference"] is None for row in rows] == [False, False, False, True, False]  # Gaunt is another product
+    assert all((row["difference"] or 0) < 1e-4 and row["ratio"] > 0 for row in rows)
+    assert all(row["memory"] is not None and row["peer_memory"] is not None for row in rows[:-1])
     assert "| training step | 1 |" in ops_table(rows)
 
 
