@@ -38,8 +38,7 @@ CONVOLUTION = ("convolution_forward", "convolution_backward")
 NAMES = {"convolution_forward": "edge convolution, forward", "convolution_backward": "edge convolution, forward + "
          "backward", "contraction": "symmetric contraction, forward", "gaunt": "Gaunt product, forward",
          "training_step": "training step"}
-INPUTS = {"convolution_forward": "convolution", "convolution_backward": "convolution", "contraction": "contraction",
-          "gaunt": "contraction"}  # what an operation reads
+MEASURED = ("contraction", "gaunt")  # whose memory is measured, too; both read the inputs of the contraction
 
 
 def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[int] = (1, 2), *, rounds: int = 20,
@@ -50,8 +49,8 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
     without derivatives and with those by all three inputs; the symmetric contraction of the first layer; the Gaunt
     product of MACE-Gaunt against the same contraction, which it takes the place of; and a step of training (loss on
     energy and forces, derivatives by all weights). In turn, in processes of their own, with the same inputs and
-    weights; results of the same operations must agree. Memory is that of a call in a fresh process which has done
-    the same for a few atoms.
+    weights; results of the same operations must agree. Memory is that of a many-body product in a fresh process
+    which has made one of a few atoms.
 
     Args:
         choice: the model; by default 128 channels of degree 0 and 1.
@@ -62,7 +61,8 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
 
     Returns:
         One row for each operation and number of threads: operation, atoms, edges, threads, seconds, peer_seconds,
-        ratio, memory, peer_memory (bytes), difference (largest, of the results; of the loss relative).
+        ratio, memory, peer_memory (bytes; None where not measured), difference (largest, of the results; of the loss
+        relative).
 
     Raises:
         OptionError, WorkerError, EngineMismatchError: as `bench_model`.
@@ -73,8 +73,8 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
     with sides(choice, [Variant()], peer_python(peer)) as both:
         counts = {label: w.call("structure", path=str(both.box(atoms))) for label, w in both.workers.items()}[LABEL]
         inputs, few = (_write(both, n, choice) for n in (atoms, TINY))
-        memory = {action: {label: _memory(both, label, action, name, few, inputs).call for label in both.workers}
-                  for action, name in INPUTS.items()}
+        memory = {action: _memory(both, LABEL, action, few, inputs).call for action in MEASURED}
+        peers = _memory(both, PEER, "contraction", few, inputs).call if PEER in both.workers else None
         for worker in both.workers.values():
             worker.call("prepare_training")
             for name, file in inputs.items():
@@ -87,8 +87,7 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
                 mine, other = seconds[action][LABEL], seconds[action].get(PEER)
                 rows.append({"operation": name, **counts, "threads": n, "seconds": mine, "peer_seconds": other,
                              "ratio": None if other is None else other / mine, "difference": apart.get(action),
-                             "memory": memory.get(action, {}).get(LABEL),
-                             "peer_memory": memory.get(action, {}).get(PEER),
+                             "memory": memory.get(action), "peer_memory": peers if action in MEASURED else None,
                              **described(both, choice)})
     return rows
 
@@ -101,12 +100,12 @@ def _write(both: Sides, atoms: int, choice: Choice) -> dict[str, Path]:
     return files
 
 
-def _memory(both: Sides, label: str, action: str, name: str, *inputs: dict[str, Path]) -> Memory:
-    """Return the memory of an action on the last inputs, in a fresh process that did it on those before."""
+def _memory(both: Sides, label: str, action: str, *inputs: dict[str, Path]) -> Memory:
+    """Return the memory of a contraction of the last inputs, in a fresh process that did it with those before."""
     with both.start(label) as worker:
         worker.call("threads", count=1)
         for files in inputs:
-            worker.call(f"prepare_{name}", path=str(files[name]))
+            worker.call("prepare_contraction", path=str(files["contraction"]))
             memory = worker.peak(action)
         return memory
 

@@ -56,24 +56,29 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> list[AtomGraph]:
 def sabotage(monkeypatch: pytest.MonkeyPatch) -> Sabotage:
     """A function that makes a compiled op wrong by a factor; `reference` makes plain torch wrong instead."""
 
-    def wrong(what: str, factor: float) -> None:
-        place, name = {"messages": ("mlip.ops.edge_convolution", "_convolve"),
-                       "reference": ("mlip.ops.edge_convolution", "_reference"),
-                       "forces": ("mlip.nn.convolution", "convolve_backward"),
-                       "harmonics": ("mlip.models.mace.model", "spherical_harmonics"),
-                       "contraction": ("mlip.models.mace.blocks", "symmetric_contraction")}[what]
-        module = importlib.import_module(place)
-        right = getattr(module, name)
+    places = {"messages": ["mlip.ops.edge_convolution._convolve"],
+              "reference": ["mlip.ops.edge_convolution._reference"],
+              "forces": ["mlip.nn.convolution.convolve_backward"],
+              "harmonics": ["mlip.models.mace.model.spherical_harmonics"],
+              "contraction": ["mlip.models.mace.blocks.symmetric_contraction",  # of MACE, and of its Gaunt variants
+                              "mlip.models.mace.gaunt.gaunt_polynomial"]}
 
-        def op(*arguments: Any) -> Any:
-            out = right(*arguments)
-            if arguments[-1] == "reference":
+    def wrong(what: str, factor: float) -> None:
+        for path in places[what]:
+            place, name = path.rsplit(".", 1)
+            module = importlib.import_module(place)
+            monkeypatch.setattr(module, name, off_by(getattr(module, name), factor))
+
+    def off_by(right: Callable[..., Any], factor: float) -> Callable[..., Any]:
+        def op(*arguments: Any, **options: Any) -> Any:
+            out = right(*arguments, **options)
+            if (options or {"backend": arguments[-1]})["backend"] == "reference":
                 return out
             if isinstance(out, torch.Tensor):
                 return out * factor
             return type(out)(None if t is None else t * factor for t in out)
 
-        monkeypatch.setattr(module, name, op)
+        return op
 
     return wrong
 
