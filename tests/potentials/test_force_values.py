@@ -34,6 +34,15 @@ def test_molecule_equals_predict(mace, methanol, omm, dtype, platform) -> None:
     assert relative(forces, expected.forces) < (tolerance if platform == "Reference" else 5e-6)
 
 
+def test_every_model_equals_predict(potential, methanol, omm) -> None:
+    """All families and variants; the tests around take one of them."""
+    system = create_system(omm.topology(methanol.numbers), potential)
+    energy, forces = omm.results(omm.context(system, methanol.positions))
+    expected = potential.predict(methanol)
+    assert relative(energy, expected.energy) < 1e-9
+    assert relative(forces, expected.forces) < 1e-9
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_triclinic_crystal_equals_predict(mace, crystal, omm, dtype) -> None:
     system = create_system(omm.topology(crystal.numbers, crystal.cell.array), mace, dtype=dtype)
