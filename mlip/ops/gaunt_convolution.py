@@ -80,8 +80,15 @@ def gaunt_convolution(features: Tensor, harmonics: Tensor, weights: Tensor, edge
 
     Returns:
         [R, (l_out+1)^2, C]; differentiable any number of times.
+
+    Raises:
+        OptionError: sizes that do not fit.
     """
     l1, l2 = degree(features.mT, "features"), degree(harmonics, "harmonics")
     paths = Paths.all(l1, l2, degree_out(l_out, l1 + l2), gaunt=True)
+    if weights.ndim != 3 or weights.shape[1:] != (l2 + 1, features.shape[-1]):
+        raise OptionError(f"weights {tuple(weights.shape)} do not fit features {tuple(features.shape)} and harmonics "
+                          f"{tuple(harmonics.shape)}; they must be [K, {l2 + 1}, {features.shape[-1]}]")
+    weights = weights[:, : paths.weights]  # higher degrees do not reach the result
     messages = edge_convolution(features, harmonics, weights, edges, paths, backend)
     return torch.cat([message.squeeze(2) for message in messages], dim=1)

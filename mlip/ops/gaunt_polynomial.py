@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from math import comb, isqrt
+from math import comb
 from typing import Literal
 
 import torch
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from mlip.errors import OptionError
 from mlip.ops.backend import Backend
+from mlip.ops.signals import degree
 from mlip.ops.sphere_powers import sphere_powers
 from mlip.ops.sphere_tables import octant_powers
 from mlip.ops.symmetric_contraction import symmetric_contraction
 from mlip.ops.tables import constant
 from mlip.so3.degrees import degree_of_component, size
+from mlip.so3.harmonics import NORMALIZATIONS
 from mlip.so3.symmetric_power import gaunt_basis
 
 Method = Literal["auto", "sparse", "grid"]
@@ -34,7 +36,7 @@ def gaunt_polynomial(features: Tensor, weights: Tensor, elements: Tensor, normal
     Args:
         features: A, [N, (lmax+1)^2, C].
         weights: W, [elements, orders, L+1, C], for nu = 1 to `orders`.
-        elements: z, [N] int64.
+        elements: z, [N] int64, from 0 to elements - 1.
         normalization: of the harmonics, one of `mlip.so3.harmonics.NORMALIZATIONS`.
         method: one of `METHODS`; `"auto"` takes the fastest for these degrees, `"sparse"` goes up to nu = 4.
         backend: one of `mlip.ops.backend.BACKENDS`.
@@ -43,11 +45,17 @@ def gaunt_polynomial(features: Tensor, weights: Tensor, elements: Tensor, normal
         [N, (L+1)^2, C]; differentiable any number of times.
 
     Raises:
-        OptionError: an unknown method.
+        OptionError: unknown options, sizes or precisions that do not fit, more than 4 orders for `"sparse"`.
     """
-    lmax, lmax_out, orders = isqrt(features.shape[1]) - 1, weights.shape[2] - 1, weights.shape[1]
-    if method not in METHODS:
-        raise OptionError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}")
+    lmax = degree(features.mT, "features")
+    if weights.ndim != 4 or 0 in weights.shape[1:3] or weights.shape[3] != features.shape[2] or (
+            weights.dtype != features.dtype):
+        raise OptionError(f"weights {tuple(weights.shape)} {weights.dtype} do not fit features {tuple(features.shape)} "
+                          f"{features.dtype}; they must be [elements, orders, L+1, {features.shape[2]}]")
+    lmax_out, orders = weights.shape[2] - 1, weights.shape[1]
+    if method not in METHODS or normalization not in NORMALIZATIONS or (method == "sparse" and orders > 4):
+        raise OptionError(f"method {method!r} and normalization {normalization!r} for {orders} orders; allowed are "
+                          f"{', '.join(METHODS)} (sparse up to 4 orders) and {', '.join(NORMALIZATIONS)}")
     if method == "sparse" or (method == "auto" and _few(lmax, orders, lmax_out)):
         lists = [[weights[:, nu, l, None] for nu in range(orders)] for l in range(lmax_out + 1)]
         return symmetric_contraction(features, lists, elements, lmax, backend, normalization)

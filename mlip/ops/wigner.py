@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mlip.ops.harmonics import spherical_harmonics
 from mlip.ops.sphere_tables import sphere_samples
-from mlip.so3.degrees import degree_of_component
+from mlip.so3.degrees import degree_of_component, size
 
 
 def wigner_matrices(rotations: Tensor, lmax: int) -> Tensor:
@@ -25,7 +25,7 @@ def wigner_matrices(rotations: Tensor, lmax: int) -> Tensor:
     points, weighted = sphere_samples(lmax, rotations)
     turned = spherical_harmonics((rotations.unsqueeze(1) @ points.unsqueeze(-1)).reshape(-1, 3), lmax)
     degree = torch.tensor(degree_of_component(lmax), device=rotations.device)
-    matrices = turned.view(len(rotations), len(points), -1).mT @ weighted
+    matrices = turned.view(len(rotations), len(points), size(lmax)).mT @ weighted
     return matrices * (degree[:, None] == degree)
 
 

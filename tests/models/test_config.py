@@ -59,7 +59,7 @@ def test_antisymmetric_terms_must_exist() -> None:
     for terms in ({"correlation": 3}, {"correlation": 4, "hidden_lmax": 0}):
         assert MACEConfig(**BASE, tensor_product="gaunt_antisymmetric", **terms).gaunt_convolution
     for none in ({"correlation": 2}, {"correlation": 3, "hidden_lmax": 0},
-                 {"correlation": 4, "hidden_lmax": 0, "edge_lmax": 0}):
+                 {"correlation": 3, "num_layers": 1}, {"correlation": 4, "hidden_lmax": 0, "edge_lmax": 0}):
         with pytest.raises(ConfigError, match=r"needs edge_lmax=1 or more and correlation=4.*'gaunt_full' leaves out"):
             MACEConfig(**BASE, tensor_product="gaunt_antisymmetric", **none)
 

@@ -14,6 +14,7 @@ from mlip.ops import (
     compiled_is_available,
     gaunt_convolution,
     gaunt_filter,
+    gaunt_polynomial,
     gaunt_power,
     gaunt_product,
     spherical_harmonics,
@@ -137,3 +138,33 @@ def test_the_fused_convolution_is_a_sum_of_filters(degrees: tuple[int, int, int]
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-11)
     for a, b in zip(*(torch.autograd.grad(t.sin().sum(), (features, weights)) for t in (out, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+@both
+def test_weights_of_every_degree_are_asked_for(backend: Backend) -> None:
+    """Also of those that do not reach the result."""
+    edges = Edges.of(torch.tensor([1, 0]), torch.tensor([0, 1]), 2)
+    features, harmonics = numbers(0, 2, 1, 3), numbers(1, 2, size(3))
+    assert gaunt_convolution(features, harmonics, numbers(2, 2, 4, 3), edges, 1, backend).shape == (2, 4, 3)
+    for shape in ((2, 6, 3), (2, 3, 3), (2, 4, 2)):
+        with pytest.raises(OptionError, match=r"they must be \[K, 4, 3\]"):
+            gaunt_convolution(features, harmonics, numbers(2, *shape), edges, 1, backend)
+
+
+@both
+def test_polynomials_refuse_what_does_not_fit(backend: Backend) -> None:
+    x, w, z = numbers(0, 2, 4, 3), numbers(1, 1, 3, 2, 3), torch.zeros(2, dtype=torch.int64)
+    for arguments, options, words in (((numbers(0, 2, 5, 3), w, z), {}, "features"),
+                                      ((x, w.float(), z), {}, "do not fit"),
+                                      ((x, w[..., :2], z), {}, "do not fit"), ((x, w[:, :0], z), {}, "do not fit"),
+                                      ((x, w, z, "l2"), {}, "integral, component, norm"),
+                                      ((x, w, z), {"method": "fft"}, "auto, sparse, grid"),
+                                      ((x, numbers(1, 1, 5, 2, 3), z), {"method": "sparse"}, "up to 4 orders")):
+        with pytest.raises(OptionError, match=words):
+            gaunt_polynomial(*arguments, backend=backend, **options)
+
+
+def test_no_edges() -> None:
+    assert wigner_matrices(torch.zeros(0, 3, 3), 2).shape == (0, 9, 9)
+    x, v, w = torch.zeros(0, 3, 9), torch.zeros(0, 3), torch.zeros(0, 3, 2)
+    assert all(gaunt_filter(x, v, w, frame=frame).shape == (0, 3, 16) for frame in FRAMES)

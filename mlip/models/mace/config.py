@@ -72,11 +72,11 @@ class MACEConfig(ModelConfig):
         self._check_choice("scale_shift", (False, True))
         self._check_choice("tensor_product", TENSOR_PRODUCTS)
         if self.tensor_product == "gaunt_antisymmetric" and (self.edge_lmax == 0
-                                                             or self.correlation + (self.hidden_lmax > 0) < 4):
+                                                             or self.correlation + (self.layer_lmax(0) > 0) < 4):
             raise ConfigError("mace: tensor_product='gaunt_antisymmetric' needs edge_lmax=1 or more and correlation=4, "
-                              f"or 3 with hidden_lmax=1 or more: with edge_lmax={self.edge_lmax}, correlation="
-                              f"{self.correlation} and hidden_lmax={self.hidden_lmax} there is no coupling that "
-                              "'gaunt_full' leaves out")
+                              f"or 3 with hidden_lmax=1 or more and two layers: with edge_lmax={self.edge_lmax}, "
+                              f"correlation={self.correlation}, hidden_lmax={self.hidden_lmax} and num_layers="
+                              f"{self.num_layers} there is no coupling that 'gaunt_full' leaves out")
         self._check_positive("avg_num_neighbors")
         if not isinstance(self.radial_mlp, tuple) or not all(type(w) is int and w > 0 for w in self.radial_mlp):
             raise ConfigError(f"mace: radial_mlp must be a tuple of positive widths; {self.radial_mlp!r} was given")

@@ -59,7 +59,7 @@ class Brackets(nn.Module):
     def __init__(self, config: MACEConfig, lmax_out: int) -> None:
         super().__init__()
         lmax = config.edge_lmax
-        middle = _middle(lmax, lmax_out)
+        middle = _middle(config, lmax_out)
         self.bracket = Form("poisson", lmax, lmax, middle)
         self.products = self.forms(config, lmax_out)
         self.mix = DegreeLinear(lmax, config.channels)
@@ -70,7 +70,7 @@ class Brackets(nn.Module):
     def forms(config: MACEConfig, lmax_out: int) -> list[Form]:
         """Return the products that are not zero of u and f, and of u and u."""
         lmax = config.edge_lmax
-        middle = _middle(lmax, lmax_out)
+        middle = _middle(config, lmax_out)
         forms = [Form("poisson", middle, lmax, lmax_out)] if config.correlation >= 3 and lmax_out > 0 else []
         return forms + ([Form("gaunt", middle, middle, lmax_out)] if config.correlation >= 4 else [])
 
@@ -82,6 +82,7 @@ class Brackets(nn.Module):
         return sum((weights[:, k] * term for k, term in enumerate(terms)), start=torch.zeros_like(weights[:, 0]))
 
 
-def _middle(lmax: int, lmax_out: int) -> int:
-    """Return the largest degree of a product of two messages that a third can bring down to the result."""
-    return min(2 * lmax - 1, lmax + lmax_out)
+def _middle(config: MACEConfig, lmax_out: int) -> int:
+    """Return the largest degree of a bracket of two messages that a third, or another bracket, can bring down."""
+    most = 2 * config.edge_lmax - 1
+    return most if config.correlation >= 4 else min(most, config.edge_lmax + lmax_out)
