@@ -72,6 +72,7 @@ class TestPublished:
     def test_what_is_refused(self, shared_dir: Path, golden_file: Any) -> None:
         golden = read(golden_file, shared_dir, CASES[0])
         for change, words in (({"model_class": "ScaleShiftMACE"}, "mace_gaunt: model_class 'ScaleShiftMACE'"),
+                              ({"model_class": ""}, "mace_gaunt: model_class ''"),
                               ({"num_radial_coupling": 2}, "num_radial_coupling must be 1"),
                               ({"correlation": 3}, "weights"), ({"max_ell": 3}, "mace"), ({"r_max": 4.0}, "r_max")):
             with pytest.raises(UnsupportedModelError, match=words):

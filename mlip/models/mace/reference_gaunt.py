@@ -34,7 +34,7 @@ def convert(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> tupl
     Raises:
         UnsupportedModelError: options or tensors that mlip does not implement, by name.
     """
-    name = str(config.get("model_class")).split()[-1]
+    name = str(config.get("model_class")).rpartition(" ")[2]  # the class alone, or after a description of the model
     if name not in CLASSES:
         raise UnsupportedModelError(f"mace_gaunt: model_class {config.get('model_class')!r} is not supported; "
                                     f"supported: {', '.join(CLASSES)}")
