@@ -20,9 +20,16 @@ from mlip.ops.signals import degree, degree_out
 from mlip.ops.sparse_product import sparse_product
 from mlip.ops.sphere_powers import sphere_powers
 from mlip.ops.sphere_product import sphere_product
-from mlip.ops.sphere_tables import Form, degree_norms, octant_matrices, octant_powers, sphere_matrices
+from mlip.ops.sphere_tables import (
+    Form,
+    component_degrees,
+    degree_norms,
+    octant_matrices,
+    octant_powers,
+    sphere_matrices,
+)
 from mlip.ops.tables import constant
-from mlip.so3.degrees import degree_of_component, size
+from mlip.so3.degrees import size
 from mlip.so3.gaunt import gaunt_entries
 from mlip.so3.harmonics import NORMALIZATIONS
 from mlip.so3.quadrature import sphere_quadrature
@@ -121,11 +128,10 @@ def scaled(x: Tensor, weights: Tensor | None) -> Tensor:
     """Return components [..., (l+1)^2] times a factor for each degree, [..., l+1]."""
     if weights is None:
         return x
-    degrees = torch.tensor(degree_of_component(isqrt(x.shape[-1]) - 1), device=x.device)
     if weights.ndim == 0 or size(weights.shape[-1] - 1) != x.shape[-1]:
         raise OptionError(f"weights {tuple(weights.shape)} do not fit components {tuple(x.shape)}: one is needed for "
                           f"each of the {isqrt(x.shape[-1])} degrees")
-    return x * weights.index_select(-1, degrees)
+    return x * weights.index_select(-1, component_degrees(isqrt(x.shape[-1]) - 1, x))
 
 
 def _check(normalization: str, method: str, backend: str) -> None:

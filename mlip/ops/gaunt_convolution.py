@@ -12,9 +12,9 @@ from mlip.ops.gaunt import gaunt_product, scaled
 from mlip.ops.harmonics import spherical_harmonics
 from mlip.ops.signals import degree, degree_out
 from mlip.ops.sparse_product import sparse_product
-from mlip.ops.sphere_tables import Form
+from mlip.ops.sphere_tables import Form, component_degrees
 from mlip.ops.wigner import from_polar_axis, wigner_matrices
-from mlip.so3.degrees import Paths, degree_of_component, size
+from mlip.so3.degrees import Paths, size
 
 FRAMES = ("laboratory", "aligned")
 
@@ -59,7 +59,7 @@ def gaunt_filter(x: Tensor, vectors: Tensor, weights: Tensor, l_out: int | None 
 def _zonal(weights: Tensor) -> Tensor:
     """Return the components [..., (l2+1)^2] of filters in the frame of their edge."""
     lmax = weights.shape[-1] - 1
-    degrees = torch.tensor(degree_of_component(lmax), device=weights.device)
+    degrees = component_degrees(lmax, weights)
     order = torch.arange(size(lmax), device=weights.device) - degrees * (degrees + 1)
     return weights.index_select(-1, degrees) * (2 * degrees + 1).to(weights).sqrt() * (order == 0)
 

@@ -13,10 +13,10 @@ from mlip.errors import OptionError
 from mlip.ops.backend import Backend
 from mlip.ops.signals import degree
 from mlip.ops.sphere_powers import sphere_powers
-from mlip.ops.sphere_tables import octant_powers
+from mlip.ops.sphere_tables import component_degrees, octant_powers
 from mlip.ops.symmetric_contraction import symmetric_contraction
 from mlip.ops.tables import constant
-from mlip.so3.degrees import degree_of_component, size
+from mlip.so3.degrees import size
 from mlip.so3.harmonics import NORMALIZATIONS
 from mlip.so3.symmetric_power import gaunt_basis
 
@@ -83,8 +83,7 @@ def _coefficients(lmax: int, orders: int, lmax_out: int) -> int:
 
 def by_component(weights: Tensor) -> Tensor:
     """Return [..., (L+1)^2, C] for one number of each degree, [..., L+1, C]."""
-    degrees = torch.tensor(degree_of_component(weights.shape[-2] - 1), device=weights.device)
-    return weights.index_select(-2, degrees)
+    return weights.index_select(-2, component_degrees(weights.shape[-2] - 1, weights))
 
 
 def head(features: Tensor, lmax: int) -> Tensor:

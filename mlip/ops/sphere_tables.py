@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlip.ops.tables import MAKERS, Numbers, constants
 from mlip.so3 import wigner_3j
-from mlip.so3.degrees import block, size
+from mlip.so3.degrees import block, degree_of_component, size
 from mlip.so3.fourier import fourier_to_harmonics, harmonics_to_fourier
 from mlip.so3.gaunt import Entries, gaunt_entries, zonal_entries
 from mlip.so3.harmonics import harmonics, norms, reflection_parity
@@ -73,6 +73,11 @@ def sphere_samples(lmax: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return points, weighted
 
 
+def component_degrees(lmax: int, like: Tensor) -> Tensor:
+    """Return the degree of every component up to `lmax`, [(lmax+1)^2] int64."""
+    return constants("degrees", lmax, dtype=like.dtype, device=like.device)[0]
+
+
 def degree_norms(l: int, normalization: str, like: Tensor) -> Tensor:
     """Return `mlip.so3.harmonics.norms`, [(l+1)^2]."""
     return constants("norms", l, normalization, dtype=like.dtype, device=like.device)[0]
@@ -129,14 +134,17 @@ def _sphere(l1: int, l2: int, l3: int, normalization: str) -> Numbers:
 
 def _octant(l1: int, l2: int, l3: int, normalization: str) -> Numbers:
     points, weights = octant_quadrature(l1 + l2 + l3)
-    zero = (points == 0) @ np.array([1, 2, 4])
-    return *_matrices(points, weights, (l1, l2, l3), normalization), reflection_parity(max(l1, l2, l3)), zero
+    return *_matrices(points, weights, (l1, l2, l3), normalization), *_reflections(points, max(l1, l2, l3))
 
 
 def _octant_powers(l: int, l_out: int, nu: int, normalization: str) -> Numbers:
     points, weights = octant_quadrature(nu * l + l_out)
     to, _, back = _matrices(points, weights, (l, 0, l_out), normalization)
-    return to, back, reflection_parity(max(l, l_out)), (points == 0) @ np.array([1, 2, 4])
+    return to, back, *_reflections(points, max(l, l_out))
+
+
+def _reflections(points: NDArray[np.float64], lmax: int) -> Numbers:
+    return reflection_parity(lmax), (points == 0) @ np.array([1, 2, 4])
 
 
 def _samples(lmax: int) -> Numbers:
@@ -174,6 +182,7 @@ def _harmonics(l_in: int, l_out: int) -> Numbers:
 
 
 MAKERS.update({
+    "degrees": lambda lmax: (np.array(degree_of_component(lmax)),),
     "product": _product, "product_matrix": _product_matrix, "sphere": _sphere, "octant": _octant,
     "octant_powers": _octant_powers, "samples": _samples, "norms": lambda *arguments: (norms(*arguments),),
     "fourier": _fourier, "harmonics": _harmonics, "operator_basis": _operator_basis,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from mlip.ops.harmonics import spherical_harmonics
-from mlip.ops.sphere_tables import sphere_samples
-from mlip.so3.degrees import degree_of_component, size
+from mlip.ops.sphere_tables import component_degrees, sphere_samples
+from mlip.so3.degrees import size
 
 
 def wigner_matrices(rotations: Tensor, lmax: int) -> Tensor:
@@ -24,7 +24,7 @@ def wigner_matrices(rotations: Tensor, lmax: int) -> Tensor:
     """
     points, weighted = sphere_samples(lmax, rotations)
     turned = spherical_harmonics((rotations.unsqueeze(1) @ points.unsqueeze(-1)).reshape(-1, 3), lmax)
-    degree = torch.tensor(degree_of_component(lmax), device=rotations.device)
+    degree = component_degrees(lmax, rotations)
     matrices = turned.view(len(rotations), len(points), size(lmax)).mT @ weighted
     return matrices * (degree[:, None] == degree)
 

@@ -97,11 +97,15 @@ class Product(nn.Module):
         """Return the features after the layer, [N, (lmax_out+1)^2, C]."""
         flat = list(self.weights)
         weights = [flat[l * self.orders : (l + 1) * self.orders] for l in range(self.lmax_out + 1)]
-        features: Tensor = self.linear(symmetric_contraction(messages, weights, elements, self.lmax_in, backend))
-        if skip is None:
-            return features
-        missing = features.shape[1] - skip.shape[1]
-        return features + nn.functional.pad(skip, (0, 0, 0, missing))
+        product = symmetric_contraction(messages, weights, elements, self.lmax_in, backend)
+        return add_skip(self.linear(product), skip)
+
+
+def add_skip(features: Tensor, skip: Tensor | None) -> Tensor:
+    """Return features [N, (L+1)^2, C] plus the skip [N, (l+1)^2, C], if there is one; l is at most L."""
+    if skip is None:
+        return features
+    return features + nn.functional.pad(skip, (0, 0, 0, features.shape[1] - skip.shape[1]))
 
 
 class LinearReadout(nn.Module):

@@ -7,6 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from mlip.models.mace.blocks import add_skip
 from mlip.models.mace.config import MACEConfig
 from mlip.nn.linear import DegreeLinear, normal
 from mlip.ops import Backend, sparse_product
@@ -42,10 +43,7 @@ class GauntProduct(nn.Module):
         product = gaunt_polynomial(messages, weights, elements, self.normalization, backend=backend)
         if self.brackets is not None:
             product = product + self.brackets(messages, elements, backend)
-        features: Tensor = self.linear(product)
-        if skip is None:
-            return features
-        return features + nn.functional.pad(skip, (0, 0, 0, features.shape[1] - skip.shape[1]))
+        return add_skip(self.linear(product), skip)
 
 
 class Brackets(nn.Module):

@@ -1,7 +1,8 @@
 // The edge convolution as a trilinear form T(h, Y, w; g): what its kernels share.
 //
 // For the path p = (l1, l2, l3) and the edge e from j to i,
-//   out[i, s(p), m3, c] += w[k(e), v(p), c] * sum_m1 M[e, p, m1, m3] h[j, l1 m1, c],   M[e, p, m1, m3] = sum_m2 CG Y[e, l2 m2].
+//   out[i, s(p), m3, c] += w[k(e), v(p), c] * sum_m1 M[e, p, m1, m3] h[j, l1 m1, c],
+//   M[e, p, m1, m3] = sum_m2 CG Y[e, l2 m2].
 // Paths may share a weight v and a place s among the messages of their degree.
 // M is made for some edges at a time from a table of Clebsch-Gordan coefficients; the loops over channels see small
 // dense matrices whose sizes are known at compile time. Threads share out the receivers. Each row of out is summed by

@@ -25,7 +25,8 @@ struct Arguments {
   }
 
   void fit(const Tensor& h, const Tensor& y, const Tensor& w) const {
-    require(h.dim() == 3 && y.dim() == 2 && w.dim() == 3 && w.size(2) == h.size(2) && y.size(0) == sender.size(0) && h.dtype() == y.dtype() && h.dtype() == w.dtype(),
+    require(h.dim() == 3 && y.dim() == 2 && w.dim() == 3 && w.size(2) == h.size(2) && y.size(0) == sender.size(0) &&
+                h.dtype() == y.dtype() && h.dtype() == w.dtype(),
             "edge_convolution: features, harmonics, weights and edges do not fit each other");
   }
 

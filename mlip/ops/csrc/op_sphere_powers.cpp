@@ -5,9 +5,7 @@
 namespace mlip {
 namespace {
 
-constexpr int64_t kUnit = 64;  // columns that go to one thread together: whole blocks of every instruction set
-constexpr int64_t kLeastWork = 500000;  // multiplications that are worth a thread
-constexpr int64_t kOrders = 64;         // more than any model has
+constexpr int64_t kOrders = 64;  // more than any model has
 
 /// Takes the arguments that all operators share from the stack.
 struct Arguments {
@@ -32,11 +30,8 @@ struct Arguments {
       p.parity = parity.data<int64_t>(), p.zero = zero.data<int64_t>();
       Tensor out(g ? x.shape() : std::vector<int64_t>{p.samples, p.orders, p.rows, p.channels}, x.dtype());
       T* target = out.data<T>();
-      const int64_t columns = p.samples * p.channels, units = (columns + kUnit - 1) / kUnit;
-      const int64_t work = std::max<int64_t>(1, kUnit * p.representatives * (p.x_rows + p.orders * (p.rows + 8)));
-      parallel_shares(units, (kLeastWork + work - 1) / work, [&](int64_t begin, int64_t end) {
-        MLIP_DISPATCH(sphere_powers, p, begin * kUnit, std::min(end * kUnit, columns), target);
-      });
+      parallel_columns(p.samples * p.channels, int64_t(p.representatives) * (p.x_rows + p.orders * (p.rows + 8)),
+                       [&](int64_t begin, int64_t end) { MLIP_DISPATCH(sphere_powers, p, begin, end, target); });
       result = out.release();
     });
     return result;

@@ -3,13 +3,8 @@
 #include "sphere_product.hpp"
 #include "torch_shim.hpp"
 
-#include <algorithm>
-
 namespace mlip {
 namespace {
-
-constexpr int64_t kUnit = 64;  // columns that go to one thread together: whole blocks of every instruction set
-constexpr int64_t kLeastWork = 500000;  // multiplications that are worth a thread
 
 void sphere_product(StableIValue* stack, uint64_t, uint64_t) {
   Tensor x(stack[0]), y(stack[1]), to_x(stack[2]), to_y(stack[3]), back(stack[4]), parity(stack[5]), zero(stack[6]);
@@ -31,11 +26,8 @@ void sphere_product(StableIValue* stack, uint64_t, uint64_t) {
     p.parity = parity.data<int64_t>(), p.zero = zero.data<int64_t>();
     Tensor out({p.samples, p.rows, p.channels}, x.dtype());
     T* target = out.data<T>();
-    const int64_t columns = p.samples * p.channels, units = (columns + kUnit - 1) / kUnit;
-    const int64_t work = std::max<int64_t>(1, kUnit * p.representatives * (p.x_rows + p.y_rows + p.rows));
-    parallel_shares(units, (kLeastWork + work - 1) / work, [&](int64_t begin, int64_t end) {
-      MLIP_DISPATCH(sphere_product, p, begin * kUnit, std::min(end * kUnit, columns), target);
-    });
+    parallel_columns(p.samples * p.channels, int64_t(p.representatives) * (p.x_rows + p.y_rows + p.rows),
+                     [&](int64_t begin, int64_t end) { MLIP_DISPATCH(sphere_product, p, begin, end, target); });
     stack[0] = out.release();
   });
 }

@@ -1,9 +1,10 @@
 // From coefficients to values on points of the sphere and back, for blocks of columns.
 //
-// Points come as representatives under the reflections of the three axes, and every component is even or odd under each
-// (its class, three bits). The values on all images of a representative are sums of its eight class sums with signs, made
-// by butterflies. So the matrices are needed for the representatives only, and each falls apart into one for each class:
-// an eighth of the multiplications. Of a representative with coordinates 0 there are fewer images and classes.
+// Points come as representatives under the reflections of the three axes, and every component is even or odd under
+// each (its class, three bits). The values on all images of a representative are sums of its eight class sums with
+// signs, made by butterflies. So the matrices are needed for the representatives only, and each falls apart into one
+// for each class: an eighth of the multiplications. Of a representative with coordinates 0 there are fewer images and
+// classes.
 #pragma once
 
 #include "columns.hpp"

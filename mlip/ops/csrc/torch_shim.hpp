@@ -150,6 +150,17 @@ void parallel_shares(int64_t count, int64_t least, const Body& body) {
   parallel(shares, [&](int64_t s) { body(count * s / shares, count * (s + 1) / shares); });
 }
 
+/// Calls body(begin, end) for shares of columns 0..count-1, each of which takes so many multiplications. Shares begin at
+/// whole blocks of every instruction set.
+template <class Body>
+void parallel_columns(int64_t count, int64_t multiplications, const Body& body) {
+  constexpr int64_t kUnit = 64, kLeastWork = 500000;  // columns of the largest block; work that is worth a thread
+  const int64_t work = kUnit * multiplications > 0 ? kUnit * multiplications : 1;
+  parallel_shares((count + kUnit - 1) / kUnit, (kLeastWork + work - 1) / work, [&](int64_t begin, int64_t end) {
+    body(begin * kUnit, end * kUnit < count ? end * kUnit : count);
+  });
+}
+
 using Boxed = void (*)(StableIValue*, uint64_t, uint64_t);
 
 /// Whether every operator could be defined: not so where another copy of this library is in the process already.
