@@ -117,6 +117,11 @@ class EnergyModel(nn.Module, ABC):
         """Device of the weights."""
         return next(p.device for p in self.parameters())
 
+    @property
+    def conservative(self) -> bool:
+        """Whether its forces and stress are derivatives of its energy, not predictions of their own."""
+        return True
+
     def tabulated(self) -> EnergyModel:
         """Return a copy whose radial functions are read from tables, made when they are first needed.
 

@@ -30,14 +30,16 @@ class Family:
         return found
 
     @property
-    def model(self) -> type[EnergyModel]:
-        """Class of its model; takes the configuration."""
-        found: type[EnergyModel] = getattr(import_module(self.module), self.model_name)
+    def model(self) -> Callable[..., EnergyModel]:
+        """What makes its model of the configuration."""
+        found: Callable[..., EnergyModel] = getattr(import_module(self.module), self.model_name)
         return found
 
 
-FAMILIES = {"mace": Family("mlip.models.mace", "MACEConfig", "MACE")}
-REFERENCES = {"mace": "mlip.models.mace.reference", "mace_gaunt": "mlip.models.mace.reference_gaunt"}
+FAMILIES = {"mace": Family("mlip.models.mace", "MACEConfig", "MACE"),
+            "equiformer_v3": Family("mlip.models.equiformer_v3", "EquiformerV3Config", "make_model")}
+REFERENCES = {"mace": "mlip.models.mace.reference", "mace_gaunt": "mlip.models.mace.reference_gaunt",
+              "equiformer_v3": "mlip.models.equiformer_v3.reference"}
 
 
 def family(name: str) -> Family:

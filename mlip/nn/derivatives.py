@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,29 @@ class EnergyFunction(Protocol):
 
     def isolated_energies(self, graph: AtomGraph) -> Tensor:
         """Return the isolated-atom energy of each atom, [N] float64 eV."""
+
+
+@dataclass(frozen=True)
+class DirectPrediction:
+    """What a model says that predicts forces and stress instead of an energy to be differentiated.
+
+    Attributes:
+        interaction: [N] eV, energies without the isolated-atom part.
+        forces: [N, 3] eV/A.
+        stress: [B, 3, 3] eV/A^3, positive under tension.
+    """
+
+    interaction: Tensor
+    forces: Tensor
+    stress: Tensor
+
+
+@runtime_checkable
+class DirectFunction(Protocol):
+    """A model whose forces and stress are not derivatives."""
+
+    def predict(self, graph: AtomGraph) -> DirectPrediction:
+        """Return energies, forces and stress."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,8 @@ def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, st
     """Evaluate a model and, by one backward pass, the derivatives of its energy.
 
     A symmetric strain e acts on positions and cell, r -> r (1 + e); forces are -dE/dr and the stress
-    is dE/de / V at e = 0 (Knuth et al., Comput. Phys. Commun. 190, 33 (2015)).
+    is dE/de / V at e = 0 (Knuth et al., Comput. Phys. Commun. 190, 33 (2015)). Models that predict forces and stress
+    by themselves (`DirectFunction`) are only asked for them.
 
     Args:
         model: energies come from `model(graph)` and `model.isolated_energies(graph)`.
@@ -59,6 +83,8 @@ def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, st
     Returns:
         Tensors detached from the autograd graph unless `training`.
     """
+    if isinstance(model, DirectFunction):
+        return _direct(model, model.isolated_energies(graph), graph, forces, stress, training)
     derive = forces or stress
     with torch.inference_mode(False), torch.set_grad_enabled(derive or training):
         graph = _differentiable(graph)
@@ -73,15 +99,27 @@ def evaluate(model: EnergyFunction, graph: AtomGraph, *, forces: bool = True, st
         gradients: tuple[Tensor | None, ...] = (None, None)
         if derive:
             gradients = _gradients(interaction, [positions, strain] if stress else [positions], training)
-    energies = interaction.to(torch.float64) + model.isolated_energies(graph)
+    return _prediction(
+        graph, model.isolated_energies(graph), interaction,
+        -gradients[0] if forces and gradients[0] is not None else None,
+        _per_volume(gradients[1], graph.volume) if stress and gradients[1] is not None else None, training)
+
+
+def _direct(model: DirectFunction, isolated: Tensor, graph: AtomGraph, forces: bool, stress: bool,
+            training: bool) -> BatchPrediction:
+    with torch.inference_mode(False), torch.set_grad_enabled(training):
+        found = model.predict(_differentiable(graph))
+    volume = graph.volume[:, None, None]
+    return _prediction(graph, isolated, found.interaction, found.forces.to(torch.float64) if forces else None,
+                       found.stress.to(torch.float64).masked_fill(torch.isnan(volume), torch.nan) if stress else None,
+                       training)
+
+
+def _prediction(graph: AtomGraph, isolated: Tensor, interaction: Tensor, forces: Tensor | None, stress: Tensor | None,
+                training: bool) -> BatchPrediction:
+    energies = interaction.to(torch.float64) + isolated
     energy = energies.new_zeros(graph.num_structures).index_add(0, graph.batch, energies)
-    result = BatchPrediction(
-        energy=energy,
-        energies=energies,
-        forces=-gradients[0] if forces and gradients[0] is not None else None,
-        stress=_per_volume(gradients[1], graph.volume) if stress and gradients[1] is not None else None,
-        interaction=interaction,
-    )
+    result = BatchPrediction(energy, energies, forces, stress, interaction)
     return result if training else _detached(result)
 
 

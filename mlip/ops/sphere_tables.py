@@ -13,6 +13,7 @@ from torch import Tensor
 from mlip.ops.tables import MAKERS, Numbers, constants
 from mlip.so3 import wigner_3j
 from mlip.so3.degrees import block, degree_of_component, size
+from mlip.so3.edge_frame import EdgeFrame
 from mlip.so3.fourier import fourier_to_harmonics, harmonics_to_fourier
 from mlip.so3.gaunt import Entries, gaunt_entries, zonal_entries
 from mlip.so3.harmonics import harmonics, norms, reflection_parity
@@ -65,6 +66,33 @@ def octant_matrices(form: Form, like: Tensor) -> tuple[Tensor, ...]:
 def octant_powers(l: int, l_out: int, nu: int, normalization: str, like: Tensor) -> tuple[Tensor, ...]:
     """Return what `sphere_powers` needs up to the power `nu`: [R, M1], [R, M3] and reflections as above."""
     return constants("octant_powers", l, l_out, nu, normalization, dtype=like.dtype, device=like.device)
+
+
+def swiglu_matrices(lmax: int, mmax: int | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return what `sphere_product` needs for the product of two signals as EquiformerV3 takes it.
+
+    Components are sqrt(4 pi) / sqrt((2l+1)(lmax+1)) times the coefficients of orthonormal harmonics, and for l > mmax
+    both factors and the result carry another sqrt((2l+1)/(2 mmax+1)) (arXiv 2604.09130, section 4.2). The quadrature
+    is exact: of any that is, the result is the same.
+
+    Args:
+        lmax: largest degree of the factors and of the result.
+        mmax: largest order of components in the order of `EdgeFrame`; None for all, degree by degree.
+        like: gives precision and device.
+
+    Returns:
+        Matrices [R, M] of both factors, [R, M] of the result, and the reflections.
+    """
+    to, back, *reflections = constants("swiglu", lmax, mmax, dtype=like.dtype, device=like.device)
+    return to, to, back, (reflections[0], reflections[1])
+
+
+def embedding_factors(lmax: int, mmax: int, like: Tensor) -> Tensor:
+    """Return what a component of order 0 in the frame of an edge becomes times its harmonics, [(lmax+1)^2].
+
+    1 / sqrt(2l+1), as harmonics are component-normalised, times sqrt((2l+1)/(2 mmax+1)) for l > mmax.
+    """
+    return constants("embedding", lmax, mmax, dtype=like.dtype, device=like.device)[0]
 
 
 def sphere_samples(lmax: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,6 +171,24 @@ def _octant_powers(l: int, l_out: int, nu: int, normalization: str) -> Numbers:
     return to, back, *_reflections(points, max(l, l_out))
 
 
+def _swiglu(lmax: int, mmax: int | None) -> Numbers:
+    points, weights = octant_quadrature(3 * lmax, 3 * (lmax if mmax is None else mmax))
+    flat = [(l, m) for l in range(lmax + 1) for m in range(-l, l + 1)]
+    components = flat if mmax is None else list(EdgeFrame(lmax, mmax).kept())
+    chosen = [l * l + l + m for l, m in components]
+    degree = np.array([l for l, _ in components])
+    scale = np.sqrt(4 * np.pi / ((2 * degree + 1) * (lmax + 1)))
+    rescale = 1.0 if mmax is None else np.where(degree > mmax, np.sqrt((2 * degree + 1) / (2 * mmax + 1)), 1.0)
+    values = harmonics(points, lmax)[:, chosen]
+    parity, zero = _reflections(points, lmax)
+    return values * (scale * rescale), weights[:, None] * values * (rescale / scale), parity[chosen], zero
+
+
+def _embedding(lmax: int, mmax: int) -> Numbers:
+    degree = np.array(degree_of_component(lmax))
+    return (np.where(degree > mmax, 1 / np.sqrt(2 * mmax + 1), 1 / np.sqrt(2 * degree + 1)),)
+
+
 def _reflections(points: NDArray[np.float64], lmax: int) -> Numbers:
     return reflection_parity(lmax), (points == 0) @ np.array([1, 2, 4])
 
@@ -184,7 +230,8 @@ def _harmonics(l_in: int, l_out: int) -> Numbers:
 MAKERS.update({
     "degrees": lambda lmax: (np.array(degree_of_component(lmax)),),
     "product": _product, "product_matrix": _product_matrix, "sphere": _sphere, "octant": _octant,
-    "octant_powers": _octant_powers, "samples": _samples, "norms": lambda *arguments: (norms(*arguments),),
+    "octant_powers": _octant_powers, "swiglu": _swiglu, "embedding": _embedding, "samples": _samples,
+    "norms": lambda *arguments: (norms(*arguments),),
     "fourier": _fourier, "harmonics": _harmonics, "operator_basis": _operator_basis,
     "vector_basis": lambda *arguments: (vector_basis(*arguments),),
 })

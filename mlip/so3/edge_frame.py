@@ -49,6 +49,15 @@ class EdgeFrame:
             for sign in (1, -1) if m else (1,):
                 yield from ((l, sign * m) for l in range(m, self.lmax + 1))
 
+    def orders(self) -> list[list[slice]]:
+        """Return the places of the orders m = 0, 1, ... among kept components: one slice for 0, two (+m, -m) beyond."""
+        out, first = [], 0
+        for m in range(self.mmax + 1):
+            count = self.lmax + 1 - m
+            out.append([slice(first + i * count, first + (i + 1) * count) for i in range(2 if m else 1)])
+            first += len(out[-1]) * count
+        return out
+
     def rows(self, l: int) -> list[int]:
         """Return the orders of the rows of the packed block of a degree: 0, +1, -1, ..."""
         return [0, *(s * m for m in range(1, min(l, self.mmax) + 1) for s in (1, -1))]

@@ -63,30 +63,33 @@ def sphere_quadrature(degree: int) -> tuple[Array, Array]:
     return points.copy(), weights.copy()
 
 
-def octant_quadrature(degree: int) -> tuple[Array, Array]:
+def octant_quadrature(degree: int, order: int | None = None) -> tuple[Array, Array]:
     """Return the points without negative coordinates of a quadrature that all reflections of the axes leave alone.
 
     The rules of `sphere_quadrature`, where those around y have an even number of azimuths.
 
     Args:
         degree: up to which the quadrature is exact, at least 0.
+        order: largest |m| of the harmonics that are integrated, if that is less than `degree`: fewer azimuths do.
 
     Returns:
         points [R, 3], in which coordinates of the planes of reflection are exactly 0, and the weight [R] of each of
         their images: 8 of a point inside, fewer where coordinates are 0.
     """
     enough = [d for d in _CUBIC if d >= degree]
-    points, weights = _cubic(min(enough)) if enough else _product(degree, even=True)
+    around = order is not None and order < degree  # the axis y
+    points, weights = _cubic(min(enough)) if enough and not around else _product(degree, order, even=True)
     points = np.where(np.abs(points) < 1e-12, 0.0, points)
     chosen = (points >= 0).all(axis=1)
     return points[chosen], weights[chosen]
 
 
 @cache
-def _product(degree: int, even: bool = False) -> tuple[Array, Array]:
+def _product(degree: int, order: int | None = None, even: bool = False) -> tuple[Array, Array]:
     """Return the rule of Gauss-Legendre in y times uniform around y; maybe an even number of azimuths."""
     y, weights = leggauss(degree // 2 + 1)
-    count = degree + 1 + (even and degree % 2 == 0)
+    largest = degree if order is None else order
+    count = largest + 1 + (even and largest % 2 == 0)
     azimuth = 2 * pi * np.arange(count) / count
     sine, ones = np.sqrt(1 - y * y)[:, None], np.ones((1, count))
     points = np.stack([sine * np.sin(azimuth), y[:, None] * ones, sine * np.cos(azimuth)], axis=-1)
