@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, silu
+from torch.nn.functional import layer_norm, silu
 
-from mlip.models.equiformer_v3.blocks import NORM_EPS, DegreeMap, RadialNetwork, uniform
+from mlip.models.equiformer_v3.blocked import blocked_attention
+from mlip.models.equiformer_v3.blocks import NORM_EPS, DegreeMap, RadialNetwork
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.models.equiformer_v3.neighbourhood import Neighbourhood
+from mlip.models.equiformer_v3.so2 import SO2Linear
 from mlip.nn.linear import normal
 from mlip.ops import Backend, rotate_from_edges, rotate_to_edges, sphere_product
 from mlip.ops.sphere_tables import swiglu_matrices
 from mlip.so3.edge_frame import EdgeFrame
-
-
-class SO2Linear(nn.Module):
-    """A linear map that commutes with rotations around the edge: complex matrices between components of one order m.
-
-    Components of the orders +m and -m are the parts of complex numbers (Passaro and Zitnick, ICML 2023, eq. 4).
-    """
-
-    def __init__(self, lmax: int, mmax: int, inputs: int, outputs: int, extra: int = 0) -> None:
-        super().__init__()
-        self.frame, self.outputs, self.extra = EdgeFrame(lmax, mmax), outputs, extra
-        self.order_0 = nn.Linear((lmax + 1) * inputs, extra + (lmax + 1) * outputs, dtype=torch.float32)
-        sizes = [lmax + 1 - m for m in range(1, mmax + 1)]
-        self.real = nn.ParameterList(uniform(n * outputs, n * inputs, fan_in=2 * n * inputs) for n in sizes)
-        self.imaginary = nn.ParameterList(uniform(n * outputs, n * inputs, fan_in=2 * n * inputs) for n in sizes)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scalars [E, extra] and components [E, K, outputs] for x [E, K, inputs]."""
-        (zero,), *pairs = self.frame.orders()
-        scalars, first = self.order_0(x[:, zero].flatten(1)).tensor_split([self.extra], dim=1)
-        out = [first]
-        for (plus, minus), real, imaginary in zip(pairs, self.real, self.imaginary, strict=True):
-            a, b = x[:, plus].flatten(1), x[:, minus].flatten(1)
-            out += [linear(a, real) - linear(b, imaginary), linear(b, real) + linear(a, imaginary)]
-        return scalars, torch.cat(out, dim=1).view(len(x), self.frame.components, self.outputs)
 
 
 class GraphAttention(nn.Module):
@@ -60,6 +37,13 @@ class GraphAttention(nn.Module):
 
     def forward(self, x: Tensor, edges: Neighbourhood, backend: Backend) -> Tensor:
         """Return [N, (lmax+1)^2, outputs] for x [N, (lmax+1)^2, channels]."""
+        blocked = edges.chunks and not any(p.requires_grad for p in self.parameters())
+        summed = blocked_attention(x, edges, self) if blocked else self.attend(x, edges, backend)
+        out: Tensor = self.project(summed)
+        return out
+
+    def attend(self, x: Tensor, edges: Neighbourhood, backend: Backend) -> Tensor:
+        """Return the weighted sum of the values on each atom, [N, (lmax+1)^2, heads * value], for all edges at once."""
         c = self.config
         radial = self.radial(edges.basis, edges.ends).view(len(edges.basis), c.lmax + 1, 2 * c.channels)
         messages = rotate_to_edges(x, edges.wigner, radial, edges.sender, edges.receiver, edges.row, c.lmax, c.mmax,
@@ -67,10 +51,13 @@ class GraphAttention(nn.Module):
         scalars, hidden = self.first(messages)
         alpha, *gates = scalars.split(self.extra, dim=1)
         _, values = self.second(self.activate(hidden, gates, backend))
-        weights = self.weights(self.logits(alpha), edges)
-        out: Tensor = self.project(rotate_from_edges(values, edges.wigner, weights, edges.offsets, c.lmax, c.mmax,
-                                                     backend))
-        return out
+        weights = self.weights(self.logits(alpha), edges.receiver, len(edges.offsets) - 1, edges.envelope)
+        return rotate_from_edges(values, edges.wigner, weights, edges.offsets, c.lmax, c.mmax, backend)
+
+    @property
+    def kept_numbers(self) -> int:
+        """How many numbers of an edge are kept for the backward pass: the results of the first linear map."""
+        return sum(self.extra) + self.first.frame.components * self.first.outputs
 
     def logits(self, alpha: Tensor) -> Tensor:
         """Return the logits of the attention [E, H] from scalars [E, H * alpha]."""
@@ -79,14 +66,20 @@ class GraphAttention(nn.Module):
         smooth = 0.6 * a + 0.4 * a * (2 * torch.sigmoid(a) - 1)  # smooth leaky relu
         return (smooth * self.alpha_weight).sum(dim=-1)
 
-    def weights(self, logits: Tensor, edges: Neighbourhood) -> Tensor:
-        """Return the attention weights [E, H]: a softmax over the edges to each atom that vanishes at the cutoff."""
-        receiver, shape = edges.receiver, (len(edges.offsets) - 1, logits.shape[1])
-        index = receiver[:, None].expand_as(logits)
+    def weights(self, logits: Tensor, receiver: Tensor, atoms: int, envelope: Tensor) -> Tensor:
+        """Return the attention weights [E, H]: a softmax over the edges to each atom that vanishes at the cutoff.
+
+        Args:
+            logits: [E, H].
+            receiver: [E] int64, below `atoms`.
+            atoms: number of receivers.
+            envelope: [E, 1].
+        """
+        index, shape = receiver[:, None].expand_as(logits), (atoms, logits.shape[1])
         largest = logits.new_full(shape, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
-        raw = edges.envelope * torch.exp(logits - largest[receiver])
+        raw = envelope * torch.exp(logits - largest[receiver])
         total = raw.new_zeros(shape).index_add(0, receiver, raw) + self.config.attention_eps
-        return raw / total[receiver] * edges.envelope
+        return raw / total[receiver] * envelope
 
     def activate(self, x: Tensor, gates: list[Tensor], backend: Backend) -> Tensor:
         """Return hidden components [E, K, hidden]."""

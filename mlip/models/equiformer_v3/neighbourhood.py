@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlip.graph import AtomGraph
+from mlip.models.equiformer_v3.blocked import Chunk, chunks_of
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.nn.radial import polynomial_cutoff
-from mlip.ops import Backend, packing_index, spherical_harmonics, wigner_matrices
+from mlip.ops import Backend, packing_index, spherical_harmonics, use_compiled, wigner_matrices
 from mlip.ops.sphere_tables import embedding_factors
 from mlip.ops.wigner import from_polar_axis
 
@@ -31,6 +35,7 @@ class Neighbourhood:
         harmonics: [E, (lmax+1)^2], of the directions, times the envelope and constants of the embedding.
         wigner: [E, Q], packed matrices that turn features into the frames of the edges.
         envelope: [E, 1], falls to 0 at the cutoff.
+        chunks: blocks in which the compiled back end goes through them; none if all are treated at once.
     """
 
     sender: Tensor
@@ -42,6 +47,11 @@ class Neighbourhood:
     harmonics: Tensor
     wigner: Tensor
     envelope: Tensor
+    chunks: Sequence[Chunk] = ()
+
+    def replace(self, **fields: Any) -> Neighbourhood:
+        """Return a copy with some fields exchanged."""
+        return dataclasses.replace(self, **fields)
 
 
 def neighbourhood(graph: AtomGraph, elements: Tensor, config: EquiformerV3Config, dtype: torch.dtype,
@@ -63,13 +73,15 @@ def neighbourhood(graph: AtomGraph, elements: Tensor, config: EquiformerV3Config
         sender, receiver, vectors, row = sender[kept], receiver[kept], vectors[kept], torch.arange(len(kept)).to(kept)
         edge = row
     offsets = torch.searchsorted(receiver, torch.arange(graph.num_atoms + 1, device=receiver.device))
+    in_blocks = len(row) and use_compiled(backend, vectors) and not torch.compiler.is_compiling()
+    chunks = chunks_of(offsets, row, len(edge)) if in_blocks else ()
     r = torch.linalg.vector_norm(vectors[edge], dim=1, keepdim=True)
     envelope = polynomial_cutoff(r, c.cutoff, ENVELOPE_POWER)[row]
     harmonics = spherical_harmonics(vectors, c.lmax, backend) * embedding_factors(c.lmax, c.mmax, r)
     return Neighbourhood(
         sender, receiver, offsets, row, gaussians(r, c.num_gaussians, c.cutoff),
         torch.stack([elements[sender[edge]], elements[receiver[edge]]]),
-        harmonics * (envelope / c.avg_num_neighbors), frames(vectors, c.lmax, c.mmax), envelope)
+        harmonics * (envelope / c.avg_num_neighbors), frames(vectors, c.lmax, c.mmax), envelope, chunks)
 
 
 def nearest(vectors: Tensor, receiver: Tensor, count: int) -> Tensor:

@@ -1,0 +1,231 @@
+"""Graph attention block by block of receivers, for weights that are not trained.
+
+All tensors of edges exist for one block at a time, in the forward and again in the backward pass. Kept between the two
+are, up to `KEEP` bytes for a layer, the results of the first SO(2) linear map, which is by far the most work; all else
+is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mlip.nn.workspace import WORKSPACE
+from mlip.ops.edge_rotation import from_edges, from_edges_backward, to_edges, to_edges_backward
+
+if TYPE_CHECKING:
+    from mlip.models.equiformer_v3.attention import GraphAttention
+    from mlip.models.equiformer_v3.neighbourhood import Neighbourhood
+
+EDGES = 512  # in a block, unless one atom has more
+ROWS = 16384  # of radial functions in a chunk of blocks
+KEEP = 768 << 20  # bytes for a layer
+
+
+@dataclass(frozen=True)
+class Block:
+    """Receivers in a row, [first, last), and their edges, [begin, end)."""
+
+    first: int
+    last: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Blocks that share radial functions.
+
+    Attributes:
+        blocks: in ascending order.
+        rows: [n] int64, rows of the radial functions that are needed; None for all.
+        row: [E] int64, the row of each edge of the chunk among these.
+    """
+
+    blocks: Sequence[Block]
+    rows: Tensor | None
+    row: Tensor
+
+    def rows_of(self, tensor: Tensor, dim: int = 0) -> Tensor:
+        """Return the rows of the chunk."""
+        return tensor if self.rows is None else tensor.index_select(dim, self.rows)
+
+    def row_of(self, block: Block) -> Tensor:
+        """Return the row of each edge of a block."""
+        begin = self.blocks[0].begin
+        return self.row[block.begin - begin : block.end - begin]
+
+
+def chunks_of(offsets: Tensor, row: Tensor, rows: int) -> list[Chunk]:
+    """Cut the receivers into blocks, and these into chunks.
+
+    Args:
+        offsets: [N+1] int64, the edges of each receiver.
+        row: [E] int64, the row of the radial functions of each edge.
+        rows: number of rows.
+    """
+    blocks = [Block(first, last, int(offsets[first]), int(offsets[last]))
+              for first, last in _cuts(offsets, EDGES)]
+    if rows <= ROWS:
+        return [Chunk(blocks, None, row)]
+    chunks, group = [], ROWS // EDGES
+    for some in (blocks[i : i + group] for i in range(0, len(blocks), group)):
+        needed, local = torch.unique(row[some[0].begin : some[-1].end], return_inverse=True)
+        chunks.append(Chunk(some, needed, local))
+    return chunks
+
+
+def _cuts(offsets: Tensor, most: int) -> list[tuple[int, int]]:
+    """Return ranges of receivers with at most `most` edges, or one receiver."""
+    ends, bounds = offsets.tolist(), [0]
+    for i in range(1, len(ends)):
+        if ends[i] - ends[bounds[-1]] > most and i - 1 > bounds[-1]:
+            bounds.append(i - 1)
+    return list(zip(bounds, [*bounds[1:], len(ends) - 1], strict=True))
+
+
+def blocked_attention(x: Tensor, edges: Neighbourhood, layer: GraphAttention) -> Tensor:
+    """Return `layer.attend(x, edges)`, [N, (lmax+1)^2, heads * value]."""
+    apply: Callable[..., Tensor] = _Blocked.apply
+    return apply(x, edges.basis, edges.wigner, edges.envelope, layer, edges)
+
+
+class _Blocked(torch.autograd.Function):
+    """`GraphAttention.attend`, whose derivatives by features, radial basis, frames and envelope are known."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, basis: Tensor, wigner: Tensor, envelope: Tensor, layer: GraphAttention,
+                edges: Neighbourhood) -> Tensor:
+        run = _Run(layer, edges, x, basis, wigner, envelope)
+        keep = any(ctx.needs_input_grad) and len(wigner) * layer.kept_numbers * x.element_size() <= KEEP
+        out = x.new_empty(len(x), x.shape[1], layer.second.outputs)
+        kept = []
+        for chunk in edges.chunks:
+            radial = run.radial(chunk)
+            for block in chunk.blocks:
+                made = run.first(block, chunk, radial)
+                _, values, weights = run.values(block, *made)
+                out[block.first : block.last] = run.sum(block, values, weights)
+                kept.append(made if keep else None)
+        ctx.kept, ctx.layer, ctx.edges = kept, layer, edges
+        ctx.save_for_backward(x, basis, wigner, envelope)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        saved, layer, edges = ctx.saved_tensors, ctx.layer, ctx.edges
+        if torch.is_grad_enabled():  # to be differentiated again
+            return _differentiable(layer, edges, saved, ctx.needs_input_grad[:4], g)
+        kept, ctx.kept = iter(ctx.kept), [None] * len(ctx.kept)
+        run = _Run(layer, edges, *saved)
+        dx, dbasis, dwigner, denvelope = (torch.zeros_like(t) for t in saved)
+        for chunk in edges.chunks:
+            radial = run.radial(chunk)
+            dradial = torch.zeros_like(radial)
+            for block in chunk.blocks:
+                made = next(kept) or run.first(block, chunk, radial)
+                run.backward(block, chunk, radial, made, g, (dx, dradial, dwigner, denvelope))
+            run.radial_backward(chunk, dradial, dbasis)
+        return dx, dbasis, dwigner, denvelope, None, None
+
+
+Made = tuple[Tensor, Tensor]  # scalars [e, extra] and hidden components [e, K, 2 * hidden] of a block
+
+
+class _Run:
+    """One pass over a layer: what happens to each block."""
+
+    def __init__(self, layer: GraphAttention, edges: Neighbourhood, x: Tensor, basis: Tensor, wigner: Tensor,
+                 envelope: Tensor) -> None:
+        self.layer, self.edges, self.frame = layer, edges, layer.first.frame
+        self.x, self.basis, self.wigner, self.envelope = x, basis, wigner, envelope
+
+    def radial(self, chunk: Chunk) -> Tensor:
+        """Return the radial weights of a chunk, [n, lmax+1, 2C]."""
+        with torch.no_grad():
+            flat = self.layer.radial(chunk.rows_of(self.basis), chunk.rows_of(self.edges.ends, 1))
+        return flat.view(len(flat), self.frame.lmax + 1, -1)
+
+    def radial_backward(self, chunk: Chunk, dradial: Tensor, dbasis: Tensor) -> None:
+        network = self.layer.radial
+        with torch.enable_grad():
+            basis = chunk.rows_of(self.basis).detach().requires_grad_()
+            hidden = network.hidden(basis, chunk.rows_of(self.edges.ends, 1))
+        (found,) = torch.autograd.grad(hidden, basis, dradial.flatten(1) @ network.output.weight)
+        if chunk.rows is None:
+            dbasis += found
+        else:
+            dbasis.index_add_(0, chunk.rows, found)
+
+    def first(self, block: Block, chunk: Chunk, radial: Tensor) -> Made:
+        """Return the results of the first linear map."""
+        sender, receiver = self._ends(block)
+        shape = block.end - block.begin, self.frame.components, 2 * self.x.shape[2]
+        buffer = WORKSPACE.take(shape, self.x)
+        to_edges(self.x, self.wigner[block.begin : block.end], radial, sender, receiver, chunk.row_of(block),
+                 self.frame.lmax, self.frame.mmax, buffer.tensor)
+        made: Made = self.layer.first.evaluate(buffer.tensor)
+        WORKSPACE.give(buffer)
+        return made
+
+    def values(self, block: Block, scalars: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the activated components, the values and their weights."""
+        with torch.no_grad():
+            active, weights = self._activate(block, scalars, hidden, self.envelope[block.begin : block.end])
+            return active, self.layer.second.evaluate(active)[1], weights
+
+    def sum(self, block: Block, values: Tensor, weights: Tensor) -> Tensor:
+        """Return the sums on the receivers of a block."""
+        return from_edges(values, self.wigner[block.begin : block.end], weights, self._offsets(block), self.frame.lmax,
+                          self.frame.mmax)
+
+    def backward(self, block: Block, chunk: Chunk, radial: Tensor, made: Made, g: Tensor,
+                 sums: tuple[Tensor, ...]) -> None:
+        """Add the derivatives of a block to those by features, radial weights, frames and envelope."""
+        dx, dradial, dwigner, denvelope = sums
+        here, (sender, receiver) = slice(block.begin, block.end), self._ends(block)
+        wigner, frame = self.wigner[here], self.frame
+        with torch.enable_grad():
+            leaves = [t.detach().requires_grad_() for t in (*made, self.envelope[here])]
+            active, weights = self._activate(block, *leaves)
+        values = self.layer.second.evaluate(active.detach())[1]
+        dvalues, by_sum, dweights = from_edges_backward(
+            g[block.first : block.last], values, wigner, weights.detach(), self._offsets(block), frame.lmax, frame.mmax)
+        dactive = torch.empty_like(active)
+        self.layer.second.transposed(None, dvalues, dactive)
+        dscalars, dhidden, by_weights = torch.autograd.grad([active, weights], leaves, [dactive, dweights])
+        buffer = WORKSPACE.take((len(values), frame.components, 2 * self.x.shape[2]), self.x)
+        self.layer.first.transposed(dscalars, dhidden, buffer.tensor)
+        by_messages, of_edges = to_edges_backward(buffer.tensor, self.x, wigner, radial, sender, receiver,
+                                                  chunk.row_of(block), frame.lmax, frame.mmax, dx)
+        WORKSPACE.give(buffer)
+        dradial.index_add_(0, chunk.row_of(block), of_edges)
+        torch.add(by_sum, by_messages, out=by_sum)
+        dwigner[here] = by_sum
+        denvelope[here] = by_weights
+
+    def _activate(self, block: Block, scalars: Tensor, hidden: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, *gates = torch.split(scalars, self.layer.extra, dim=1)
+        _, receiver = self._ends(block)
+        weights = self.layer.weights(self.layer.logits(alpha), receiver - block.first, block.last - block.first,
+                                     envelope)
+        return self.layer.activate(hidden, gates, "compiled"), weights
+
+    def _ends(self, block: Block) -> tuple[Tensor, Tensor]:
+        return self.edges.sender[block.begin : block.end], self.edges.receiver[block.begin : block.end]
+
+    def _offsets(self, block: Block) -> Tensor:
+        return self.edges.offsets[block.first : block.last + 1] - block.begin
+
+
+def _differentiable(layer: GraphAttention, edges: Neighbourhood, saved: Sequence[Tensor], needed: Sequence[bool],
+                    g: Tensor) -> tuple[Tensor | None, ...]:
+    x, basis, wigner, envelope = (t.view_as(t) for t in saved)  # they may depend on each other
+    out = layer.attend(x, edges.replace(basis=basis, wigner=wigner, envelope=envelope), "compiled")
+    chosen = [t for t, need in zip((x, basis, wigner, envelope), needed, strict=True) if need]
+    found = iter(torch.autograd.grad(out, chosen, g, create_graph=True))
+    return *(next(found) if need else None for need in needed), None, None
