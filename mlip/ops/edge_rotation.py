@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend, use_compiled
 from mlip.ops.tables import MAKERS, Numbers, constants
 from mlip.ops.trilinear import register_trilinear
 from mlip.so3.degrees import block
 from mlip.so3.edge_frame import EdgeFrame
-
-
-_COMPILED = False  # TODO the kernels
 
 
 def rotate_to_edges(features: Tensor, wigner: Tensor, radial: Tensor, sender: Tensor, receiver: Tensor, row: Tensor,
@@ -47,7 +45,7 @@ def rotate_to_edges(features: Tensor, wigner: Tensor, radial: Tensor, sender: Te
         RuntimeError: sizes or indices that do not fit each other.
     """
     frame = EdgeFrame(lmax, mmax)
-    if _COMPILED and use_compiled(backend, features, wigner, radial):
+    if use_compiled(backend, features, wigner, radial):
         return torch.ops.mlip.rotate_to_edges(  # type: ignore[no-any-return]
             features, wigner, radial, sender, receiver, row, lmax, mmax)
     channels, (degrees, _, inverse, _) = features.shape[2], _tables(frame, features)
@@ -84,7 +82,7 @@ def rotate_from_edges(values: Tensor, wigner: Tensor, weights: Tensor, offsets: 
         RuntimeError: sizes or indices that do not fit each other.
     """
     frame = EdgeFrame(lmax, mmax)
-    if _COMPILED and use_compiled(backend, values, wigner, weights):
+    if use_compiled(backend, values, wigner, weights):
         return torch.ops.mlip.rotate_from_edges(values, wigner, weights, offsets, lmax, mmax)  # type: ignore[no-any-return]
     edges, components, channels = values.shape
     heads = weights.shape[1]
@@ -232,5 +230,5 @@ def _register() -> None:
                 radial.new_empty(wigner.shape[0], *radial.shape[1:]))
 
 
-if _COMPILED:
+if LIBRARY.path is not None:
     _register()

@@ -1,6 +1,6 @@
 // The operators of the edge convolution: T(h, Y, w; g) by each of its arguments.
 #include "edge_convolution.hpp"
-#include "torch_shim.hpp"
+#include "shares.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -100,8 +100,7 @@ struct Arguments {
     for (const Term& t : p.terms)
       require(t.matrix < p.matrices && t.harmonic < p.harmonics,
               "a coefficient of the edge convolution points nowhere");
-    require(p.offsets[0] == 0 && p.offsets[p.receivers] == p.edges, "offsets must run from 0 to the number of edges");
-    for (int64_t i = 0; i < p.receivers; ++i) require(p.offsets[i] <= p.offsets[i + 1], "offsets must ascend");
+    check_offsets(p.offsets, p.receivers, p.edges);
     for (int64_t e = 0; e < p.edges; ++e)
       require(p.sender[e] >= 0 && p.sender[e] < p.atoms && p.row[e] >= 0 && p.row[e] < p.rows,
               "a sender or a row of the weights is out of range");
@@ -111,16 +110,6 @@ struct Arguments {
 template <class T>
 int64_t out_size(const Convolution<T>& p) {
   return p.out_row * p.receivers;
-}
-
-/// Returns bounds of shares of 0..n-1 with about equal numbers of edges, one share for each thread.
-std::vector<int64_t> shares(const int64_t* offsets, int64_t n) {
-  const int64_t edges = offsets[n], most = std::max<int64_t>(1, std::min<int64_t>(num_threads(), edges / 64));
-  std::vector<int64_t> bounds{0};
-  for (int64_t s = 1; s < most; ++s)
-    bounds.push_back(std::max(bounds.back(), int64_t(std::lower_bound(offsets, offsets + n, edges * s / most) - offsets)));
-  bounds.push_back(n);
-  return bounds;
 }
 
 void edge_convolution(StableIValue* stack, uint64_t, uint64_t) {
