@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from mlip.models.equiformer_v3.blocked import blocked_attention
-from mlip.models.equiformer_v3.blocks import NORM_EPS, DegreeMap, RadialNetwork
+from mlip.models.equiformer_v3.blocks import NORM_EPS, DegreeMap, RadialNetwork, constant
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.models.equiformer_v3.neighbourhood import Neighbourhood
 from mlip.models.equiformer_v3.so2 import SO2Linear
@@ -37,8 +37,8 @@ class GraphAttention(nn.Module):
 
     def forward(self, x: Tensor, edges: Neighbourhood, backend: Backend) -> Tensor:
         """Return [N, (lmax+1)^2, outputs] for x [N, (lmax+1)^2, channels]."""
-        blocked = edges.chunks and not any(p.requires_grad for p in self.parameters())
-        summed = blocked_attention(x, edges, self) if blocked else self.attend(x, edges, backend)
+        in_blocks = edges.chunks and constant(self)
+        summed = blocked_attention(x, edges, self) if in_blocks else self.attend(x, edges, backend)
         out: Tensor = self.project(summed)
         return out
 
@@ -63,8 +63,8 @@ class GraphAttention(nn.Module):
         """Return the logits of the attention [E, H] from scalars [E, H * alpha]."""
         a = alpha.view(len(alpha), *self.alpha_weight.shape)
         a = layer_norm(a, self.alpha_norm.normalized_shape, self.alpha_norm.weight, self.alpha_norm.bias, NORM_EPS)
-        smooth = 0.6 * a + 0.4 * a * (2 * torch.sigmoid(a) - 1)  # smooth leaky relu
-        return (smooth * self.alpha_weight).sum(dim=-1)
+        smooth = torch.add(a, silu(a), alpha=4)  # times 0.2: the smooth leaky relu 0.6 a + 0.4 a (2 sigmoid(a) - 1)
+        return (smooth * (0.2 * self.alpha_weight)).sum(dim=-1)
 
     def weights(self, logits: Tensor, receiver: Tensor, atoms: int, envelope: Tensor) -> Tensor:
         """Return the attention weights [E, H]: a softmax over the edges to each atom that vanishes at the cutoff.

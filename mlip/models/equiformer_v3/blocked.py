@@ -2,7 +2,7 @@
 
 All tensors of edges exist for one block at a time, in the forward and again in the backward pass. Kept between the two
 are, up to `KEEP` bytes for a layer, the results of the first SO(2) linear map, which is by far the most work; all else
-is made again.
+is made again, except in small structures.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EDGES = 512  # in a block, unless one atom has more
 ROWS = 16384  # of radial functions in a chunk of blocks
 KEEP = 768 << 20  # bytes for a layer
+KEEP_ALL = 4 << 20  # bytes of the same tensors up to which everything is kept that is worth it
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,16 @@ class _Blocked(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, basis: Tensor, wigner: Tensor, envelope: Tensor, layer: GraphAttention,
                 edges: Neighbourhood) -> Tensor:
         run = _Run(layer, edges, x, basis, wigner, envelope)
-        keep = any(ctx.needs_input_grad) and len(wigner) * layer.kept_numbers * x.element_size() <= KEEP
+        size = len(wigner) * layer.kept_numbers * x.element_size() if any(ctx.needs_input_grad) else 2 * KEEP
         out = x.new_empty(len(x), x.shape[1], layer.second.outputs)
-        kept = []
+        ctx.kept, ctx.layer, ctx.edges = [], layer, edges
         for chunk in edges.chunks:
             radial = run.radial(chunk)
             for block in chunk.blocks:
-                made = run.first(block, chunk, radial)
-                _, values, weights = run.values(block, *made)
-                out[block.first : block.last] = run.sum(block, values, weights)
-                kept.append(made if keep else None)
-        ctx.kept, ctx.layer, ctx.edges = kept, layer, edges
+                first = run.first(block, chunk, radial)
+                made = run.second(block, first)
+                out[block.first : block.last] = run.sum(block, made)
+                ctx.kept.append((first if size <= KEEP else None, made if size <= KEEP_ALL else None))
         ctx.save_for_backward(x, basis, wigner, envelope)
         return out
 
@@ -120,20 +120,38 @@ class _Blocked(torch.autograd.Function):
         saved, layer, edges = ctx.saved_tensors, ctx.layer, ctx.edges
         if torch.is_grad_enabled():  # to be differentiated again
             return _differentiable(layer, edges, saved, ctx.needs_input_grad[:4], g)
-        kept, ctx.kept = iter(ctx.kept), [None] * len(ctx.kept)
+        kept, ctx.kept = iter(ctx.kept), [(None, None)] * len(ctx.kept)
         run = _Run(layer, edges, *saved)
         dx, dbasis, dwigner, denvelope = (torch.zeros_like(t) for t in saved)
         for chunk in edges.chunks:
             radial = run.radial(chunk)
             dradial = torch.zeros_like(radial)
             for block in chunk.blocks:
-                made = next(kept) or run.first(block, chunk, radial)
-                run.backward(block, chunk, radial, made, g, (dx, dradial, dwigner, denvelope))
+                first, made = next(kept)
+                made = made or run.second(block, first or run.first(block, chunk, radial))
+                run.backward(block, chunk, radial, made, g[block.first : block.last], (dx, dradial, dwigner, denvelope))
             run.radial_backward(chunk, dradial, dbasis)
         return dx, dbasis, dwigner, denvelope, None, None
 
 
-Made = tuple[Tensor, Tensor]  # scalars [e, extra] and hidden components [e, K, 2 * hidden] of a block
+First = tuple[Tensor, Tensor]  # scalars [e, extra] and hidden components [e, K, 2 * hidden] of a block
+
+
+@dataclass(frozen=True)
+class Second:
+    """What comes behind the first linear map in a block.
+
+    Attributes:
+        leaves: scalars, hidden components and envelope.
+        active: [e, K, hidden], the activated components, and their graph.
+        weights: [e, H], of the attention, and their graph.
+        values: [e, K, heads * value].
+    """
+
+    leaves: Sequence[Tensor]
+    active: Tensor
+    weights: Tensor
+    values: Tensor
 
 
 class _Run:
@@ -147,7 +165,7 @@ class _Run:
     def radial(self, chunk: Chunk) -> Tensor:
         """Return the radial weights of a chunk, [n, lmax+1, 2C]."""
         with torch.no_grad():
-            flat = self.layer.radial(chunk.rows_of(self.basis), chunk.rows_of(self.edges.ends, 1))
+            flat: Tensor = self.layer.radial(chunk.rows_of(self.basis), chunk.rows_of(self.edges.ends, 1))
         return flat.view(len(flat), self.frame.lmax + 1, -1)
 
     def radial_backward(self, chunk: Chunk, dradial: Tensor, dbasis: Tensor) -> None:
@@ -161,59 +179,53 @@ class _Run:
         else:
             dbasis.index_add_(0, chunk.rows, found)
 
-    def first(self, block: Block, chunk: Chunk, radial: Tensor) -> Made:
+    def first(self, block: Block, chunk: Chunk, radial: Tensor) -> First:
         """Return the results of the first linear map."""
         sender, receiver = self._ends(block)
         shape = block.end - block.begin, self.frame.components, 2 * self.x.shape[2]
         buffer = WORKSPACE.take(shape, self.x)
         to_edges(self.x, self.wigner[block.begin : block.end], radial, sender, receiver, chunk.row_of(block),
                  self.frame.lmax, self.frame.mmax, buffer.tensor)
-        made: Made = self.layer.first.evaluate(buffer.tensor)
+        made: First = self.layer.first.evaluate(buffer.tensor)
         WORKSPACE.give(buffer)
         return made
 
-    def values(self, block: Block, scalars: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the activated components, the values and their weights."""
-        with torch.no_grad():
-            active, weights = self._activate(block, scalars, hidden, self.envelope[block.begin : block.end])
-            return active, self.layer.second.evaluate(active)[1], weights
+    def second(self, block: Block, first: First) -> Second:
+        """Return values and weights."""
+        layer, (_, receiver) = self.layer, self._ends(block)
+        with torch.enable_grad():
+            leaves = [t.detach().requires_grad_() for t in (*first, self.envelope[block.begin : block.end])]
+            scalars, hidden, envelope = leaves
+            alpha, *gates = torch.split(scalars, layer.extra, dim=1)
+            weights = layer.weights(layer.logits(alpha), receiver - block.first, block.last - block.first, envelope)
+            active = layer.activate(hidden, gates, "compiled")
+        return Second(leaves, active, weights, layer.second.evaluate(active)[1])
 
-    def sum(self, block: Block, values: Tensor, weights: Tensor) -> Tensor:
+    def sum(self, block: Block, made: Second) -> Tensor:
         """Return the sums on the receivers of a block."""
-        return from_edges(values, self.wigner[block.begin : block.end], weights, self._offsets(block), self.frame.lmax,
-                          self.frame.mmax)
+        return from_edges(made.values, self.wigner[block.begin : block.end], made.weights.detach(),
+                          self._offsets(block), self.frame.lmax, self.frame.mmax)
 
-    def backward(self, block: Block, chunk: Chunk, radial: Tensor, made: Made, g: Tensor,
+    def backward(self, block: Block, chunk: Chunk, radial: Tensor, made: Second, g: Tensor,
                  sums: tuple[Tensor, ...]) -> None:
         """Add the derivatives of a block to those by features, radial weights, frames and envelope."""
         dx, dradial, dwigner, denvelope = sums
         here, (sender, receiver) = slice(block.begin, block.end), self._ends(block)
-        wigner, frame = self.wigner[here], self.frame
-        with torch.enable_grad():
-            leaves = [t.detach().requires_grad_() for t in (*made, self.envelope[here])]
-            active, weights = self._activate(block, *leaves)
-        values = self.layer.second.evaluate(active.detach())[1]
-        dvalues, by_sum, dweights = from_edges_backward(
-            g[block.first : block.last], values, wigner, weights.detach(), self._offsets(block), frame.lmax, frame.mmax)
-        dactive = torch.empty_like(active)
+        wigner, row, lmax, mmax = self.wigner[here], chunk.row_of(block), self.frame.lmax, self.frame.mmax
+        dvalues, by_sum, dweights = from_edges_backward(g, made.values, wigner, made.weights.detach(),
+                                                        self._offsets(block), lmax, mmax)
+        dactive = torch.empty_like(made.active)
         self.layer.second.transposed(None, dvalues, dactive)
-        dscalars, dhidden, by_weights = torch.autograd.grad([active, weights], leaves, [dactive, dweights])
-        buffer = WORKSPACE.take((len(values), frame.components, 2 * self.x.shape[2]), self.x)
+        dscalars, dhidden, by_weights = torch.autograd.grad([made.active, made.weights], made.leaves,
+                                                            [dactive, dweights])
+        buffer = WORKSPACE.take((len(wigner), self.frame.components, 2 * self.x.shape[2]), self.x)
         self.layer.first.transposed(dscalars, dhidden, buffer.tensor)
-        by_messages, of_edges = to_edges_backward(buffer.tensor, self.x, wigner, radial, sender, receiver,
-                                                  chunk.row_of(block), frame.lmax, frame.mmax, dx)
+        by_messages, of_edges = to_edges_backward(buffer.tensor, self.x, wigner, radial, sender, receiver, row, lmax,
+                                                  mmax, dx)
         WORKSPACE.give(buffer)
-        dradial.index_add_(0, chunk.row_of(block), of_edges)
-        torch.add(by_sum, by_messages, out=by_sum)
-        dwigner[here] = by_sum
+        dradial.index_add_(0, row, of_edges)
+        torch.add(by_sum, by_messages, out=dwigner[here])
         denvelope[here] = by_weights
-
-    def _activate(self, block: Block, scalars: Tensor, hidden: Tensor, envelope: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, *gates = torch.split(scalars, self.layer.extra, dim=1)
-        _, receiver = self._ends(block)
-        weights = self.layer.weights(self.layer.logits(alpha), receiver - block.first, block.last - block.first,
-                                     envelope)
-        return self.layer.activate(hidden, gates, "compiled"), weights
 
     def _ends(self, block: Block) -> tuple[Tensor, Tensor]:
         return self.edges.sender[block.begin : block.end], self.edges.receiver[block.begin : block.end]

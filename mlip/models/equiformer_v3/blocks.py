@@ -18,6 +18,11 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
     return nn.Parameter((2 * torch.rand(*shape, dtype=torch.float32) - 1) / fan_in**0.5)
 
 
+def constant(module: nn.Module) -> bool:
+    """Return whether no weight of a module is trained, so that faster forms may treat them as constants."""
+    return not any(p.requires_grad for p in module.parameters())
+
+
 class DegreeMap(nn.Module):
     """One matrix for each degree, the same for all its orders, and a bias for degree 0."""
 
@@ -33,9 +38,8 @@ class DegreeMap(nn.Module):
 
 def map_degrees(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x [N, (lmax+1)^2, inputs] times weight[l] [outputs, inputs] for each degree, plus a bias for degree 0."""
-    parts = [linear(x[:, :1], weight[0], bias)]
-    parts += [linear(x[:, block(l)], weight[l]) for l in range(1, len(weight))]
-    return torch.cat(parts, dim=1)
+    parts = [linear(x[:, block(l)].flatten(0, 1), matrix, None if l else bias) for l, matrix in enumerate(weight)]
+    return torch.cat([part.view(len(x), 2 * l + 1, weight.shape[1]) for l, part in enumerate(parts)], dim=1)
 
 
 class MergedLayerNorm(nn.Module):
