@@ -6,6 +6,8 @@ import io
 import struct
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mlip.checkpoints.safe_pickle import Global, InertUnpickler, describe
-from mlip.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
+from mlip.errors import MLIPError, ModelFileError, ModelNotFoundError, UnsupportedModelError
 
 MAX_PICKLE_BYTES = 1 << 28
 _LEGACY_MAGIC = bytes.fromhex("8002 8a0a 6cfc9c46f9206aa85019")
@@ -33,7 +35,8 @@ class TorchFile:
     """Content of a file.
 
     Attributes:
-        root: the saved object as plain data (`mlip.checkpoints.safe_pickle`); tensors are real tensors.
+        root: the saved object as plain data (`mlip.checkpoints.safe_pickle`); tensors are real tensors, or a
+            `StoredTensor` each where the file is still open.
         names: classes and functions the file refers to.
     """
 
@@ -55,6 +58,30 @@ def read_torch_file(path: str | Path) -> TorchFile:
         UnsupportedModelError: a TorchScript archive or the format of torch before 1.6.
         ModelFileError: damaged, or no torch file.
     """
+    with _stream(path) as (stream, name):
+        return read_archive(stream, name)
+
+
+@contextmanager
+def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
+    """Open a file written by `torch.save` and read its tensors one by one, for files that hold more than is needed.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Its content, with a `StoredTensor` for each tensor; errors met while they are read name the file, too.
+
+    Raises:
+        ModelNotFoundError, UnsupportedModelError, ModelFileError: as `read_torch_file`.
+    """
+    with _stream(path) as (stream, name), _reported(name), zipfile.ZipFile(stream) as archive:
+        yield _Archive(archive, stream.seek(0, io.SEEK_END), script=False, lazy=True).load()
+
+
+@contextmanager
+def _stream(path: str | Path) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a file and yield it with its name; refuse what is no zip archive."""
     source = Path(path).expanduser()
     if not source.is_file():
         raise ModelNotFoundError(f"there is no model file {str(source)!r}")
@@ -66,7 +93,7 @@ def read_torch_file(path: str | Path) -> TorchFile:
         if not head.startswith(b"PK\x03\x04"):
             what = "empty" if not head else "no file written by torch.save (it is not a zip archive)"
             raise ModelFileError(f"{source.name} is {what}; if it was downloaded, fetch it again")
-        return read_archive(stream, source.name)
+        yield stream, source.name
 
 
 def read_archive(stream: BinaryIO, name: str, script: bool = False) -> TorchFile:
@@ -81,14 +108,42 @@ def read_archive(stream: BinaryIO, name: str, script: bool = False) -> TorchFile
         UnsupportedModelError: a TorchScript archive where none was expected.
         ModelFileError: damaged.
     """
+    with _reported(name), zipfile.ZipFile(stream) as archive:
+        return _Archive(archive, stream.seek(0, io.SEEK_END), script).load()
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[None]:
+    """Name the file in every error, and make those of damaged files typed ones."""
     try:
-        with zipfile.ZipFile(stream) as archive:
-            return _Archive(archive, stream.seek(0, io.SEEK_END), script).load()
+        yield
     except ModelFileError as error:
         raise type(error)(f"{name}: {error}") from None
+    except MLIPError:
+        raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, TypeError,
             OverflowError, KeyError, IndexError, struct.error) as error:
         raise ModelFileError(f"{name} is damaged or truncated ({str(error)[:80]}); fetch it again") from None
+
+
+def check_floats(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no model can run with.
+
+    Args:
+        tensors: by name, of any shape.
+
+    Raises:
+        UnsupportedModelError: floating-point numbers other than float32 and float64.
+        ModelFileError: NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            if tensor.dtype not in (torch.float32, torch.float64):
+                raise UnsupportedModelError(f"{name[:200]}: {tensor.dtype} is not supported; supported: float32 and "
+                                            "float64")
+            if not torch.isfinite(tensor).all():
+                raise ModelFileError(f"{name[:200]} holds NaN or infinity; the model was saved after a failed "
+                                     "training, or the file is damaged")
 
 
 class _Storage:
@@ -98,11 +153,36 @@ class _Storage:
         self.archive, self.key, self.dtype, self.count = archive, key, dtype, count
 
 
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor of an archive that is open; `read` returns it.
+
+    Attributes:
+        storage: where its numbers are.
+        offset: of its first number in the storage.
+        shape: sizes.
+        steps: stride of each axis, in numbers.
+    """
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """Return a contiguous copy of its own, on the CPU.
+
+        Raises:
+            ModelFileError: it does not fit in its storage, or all that was read is more than the file can hold.
+        """
+        return self.storage.archive.read(self)
+
+
 class _Archive:
     """The records of one torch file; hands tensors to the inert unpickler."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int, script: bool) -> None:
-        self.archive = archive
+    def __init__(self, archive: zipfile.ZipFile, size: int, script: bool, lazy: bool = False) -> None:
+        self.archive, self.lazy = archive, lazy
         self.budget = size  # bytes that may still be read: records are stored, so they fit in the file
         self.materialized = 2 * size + (1 << 20)  # bytes of tensors, which may share storages
         self.entries = {info.filename: info for info in archive.infolist()}
@@ -170,24 +250,31 @@ class _Archive:
                                  f"bytes, expected {storage.count} x {storage.dtype.itemsize}")
         return raw_values.view(storage.dtype) if storage.count else torch.empty(0, dtype=storage.dtype)
 
-    def tensor(self, storage: object, offset: object, size: object, stride: object, *rest: object) -> Tensor:
-        """Rebuild a tensor as a contiguous copy of its own."""
+    def tensor(self, storage: object, offset: object, size: object, stride: object,
+               *rest: object) -> Tensor | StoredTensor:
+        """Rebuild a tensor, or where to find it."""
         shape, steps = _integers(size), _integers(stride)
         if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0 \
                 or len(shape) != len(steps):
             raise ModelFileError("damaged model file: a tensor with an impossible layout")
         if len(rest) > 2 and rest[2]:
             raise UnsupportedModelError(f"it holds tensors with extra properties ({describe(rest[2])})")
+        stored = StoredTensor(storage, offset, shape, steps)
+        return stored if self.lazy else stored.read()
+
+    def read(self, stored: StoredTensor) -> Tensor:
+        """Return a tensor as a contiguous copy of its own."""
+        storage, shape, steps = stored.storage, stored.shape, stored.steps
         count = 1
         for n in shape:
             count *= n
         self.materialized -= count * storage.dtype.itemsize
-        last = offset + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
+        last = stored.offset + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
         if self.materialized < 0 or (count and last >= storage.count):
             raise ModelFileError("damaged model file: a tensor that is larger than its storage")
         if count == 0:
             return torch.empty(shape, dtype=storage.dtype)
-        return torch.as_strided(self.values(storage), shape, steps, offset).clone(
+        return torch.as_strided(self.values(storage), shape, steps, stored.offset).clone(
             memory_format=torch.contiguous_format)
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mlip.checkpoints.mace_torch.checks import require
 from mlip.checkpoints.mace_torch.classes import MODELS, check_foreign, check_names, check_parts
 from mlip.checkpoints.mace_torch.config import configuration
 from mlip.checkpoints.module_tree import Module, module_tree, state_dict
 from mlip.checkpoints.safe_pickle import Global, Node, describe
-from mlip.checkpoints.torch_file import read_torch_file
+from mlip.checkpoints.torch_file import check_floats, read_torch_file
 from mlip.errors import ModelFileError, UnsupportedModelError
 
 
@@ -36,7 +34,7 @@ def read_mace_torch(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         tree = _tree(file.root, file.names)
         tensors = state_dict(tree)
-        _check_tensors(tensors)
+        check_floats(tensors)
         config = configuration(tree)
         check_names(file.names)
     except ModelFileError as error:
@@ -80,13 +78,3 @@ def _dictionary(root: dict[object, object]) -> str:
                 "file that mace-torch wrote beside it, or call "
                 "mlip.checkpoints.from_reference('mace', state_dict, config)")
     return "it holds a dictionary, not a model; give a .model file of mace-torch"
-
-
-def _check_tensors(tensors: dict[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            require(tensor.dtype in (torch.float32, torch.float64), name, str(tensor.dtype),
-                    "float32 and float64")
-            if not torch.isfinite(tensor).all():
-                raise ModelFileError(f"{name} holds NaN or infinity; the model was saved after a failed "
-                                     "training, or the file is damaged")
