@@ -1,7 +1,8 @@
 """Public checkpoints that `mlip.load` knows by name: where they are, their licence and their checksum.
 
 The table is `catalogue.json`. Its facts are from the README files of ACEsuit/mace-foundations and
-ACEsuit/mace-off and from mace-torch; `sha256_source` says where a checksum was published.
+ACEsuit/mace-off, from mace-torch, and from the model card and the code of EquiformerV3; `sha256_source` says where a
+checksum was published.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Entry:
         size: bytes; None if not known.
         sha256: of the file, 64 hexadecimal digits; None if nobody published it.
         sha256_source: where the checksum was published.
-        family: `mace`.
+        family: `mace` or `equiformer_v3`.
     """
 
     name: str
@@ -90,8 +91,8 @@ def _read() -> dict[str, Entry]:
 def _entry(name: str, row: dict[str, Any], table: dict[str, Any]) -> Entry:
     licence = table["licences"][row["licence"]]
     return Entry(
-        name=name, url=table["bases"][row["base"]] + row["path"], licence=licence["text"],
-        commercial_use=licence["commercial_use"],
+        name=name, url=table["bases"][row["base"]] + row["path"], family=table["families"][row["base"]],
+        licence=licence["text"], commercial_use=licence["commercial_use"],
         citation="; ".join(table["citations"][c] for c in row["citations"]),
         training_data=row["training_data"], elements=table["elements"][row["elements"]],
         description=row["description"], size=row["size"], sha256=row["sha256"],

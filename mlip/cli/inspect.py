@@ -22,9 +22,11 @@ def add_commands(commands: Commands) -> None:
     show.set_defaults(run=_show)
 
     convert = commands.add_parser("convert", help="write a model in the format of mlip, with its provenance")
-    convert.add_argument("source", help="name or path, e.g. a mace-torch .model file")
+    convert.add_argument("source", help="name or path, e.g. a mace-torch .model file or an EquiformerV3 .pt file")
     convert.add_argument("target", type=Path, help="file to write, e.g. my-model.mlip")
     convert.add_argument("--dtype", help="float32 or float64")
+    convert.add_argument("--weights", choices=("state_dict", "ema"),
+                         help="of an EquiformerV3 .pt file: those of the last step (default), or their moving average")
     for field in PROVENANCE:
         convert.add_argument(f"--{field.replace('_', '-')}", help=f"{field.replace('_', ' ')} to record")
     convert.set_defaults(run=_convert)
@@ -65,7 +67,7 @@ def _convert(options: argparse.Namespace) -> None:
     from mlip.io.files import check_target
 
     check_target(options.target, (SUFFIX,), [Path(options.source)])
-    potential = load(options.source, dtype=options.dtype)
+    potential = load(options.source, dtype=options.dtype, weights=options.weights)
     given = {field: getattr(options, field) for field in PROVENANCE if getattr(options, field) is not None}
     stamped = Potential(potential.model, dataclasses.replace(potential.info, **given))
     path = stamped.save(options.target)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlip.checkpoints import download
+from mlip.checkpoints import transfer
 from mlip.checkpoints.catalogue import Entry
 from mlip.checkpoints.download import cached, fetch, target_path
 from mlip.errors import ModelFileError, ModelNotFoundError
@@ -110,7 +110,7 @@ def test_redirection(entry: Entry, server: Server) -> None:
 def test_slow_server(entry: Entry, server: Server, model_cache: Path,
                      monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.2)
     server.set("/model", server.data, before=lambda: done.wait(5))
     with pytest.raises(ModelNotFoundError, match="timed out"):
         fetch(entry, local_http=True)
