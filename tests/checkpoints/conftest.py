@@ -83,9 +83,9 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def model_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no proxy between the test and its server."""
+    """An empty cache, and nothing between the test and its server."""
     for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
+        if name.lower().endswith("_proxy") or name == "MLIP_OFFLINE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLIP_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"

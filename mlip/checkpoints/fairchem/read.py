@@ -25,7 +25,7 @@ WEIGHTS = ("state_dict", "ema")
 _BESIDE = ("config", "normalizers", "elementrefs", "ema", "val_metrics")
 _PACKAGES = ("fairchem", "ocpmodels")
 _RUNS_CODE = re.compile(
-    r"(os|posix|nt|subprocess|sys|shutil|socket|ctypes|importlib|pty|runpy|code|pickle|marshal|webbrowser|multiprocessing"
+    r"(os|posix|nt|subprocess|commands|sys|shutil|socket|ctypes|importlib|pty|runpy|code|pickle|marshal|webbrowser|multiprocessing"
     r"|_posixsubprocess|asyncio|urllib|platform|pdb|timeit|pip)(\.[\w.]+)?\.\w[\w.]*"
     r"|builtins\.(eval|exec|compile|open|__import__|breakpoint)"
     r"|torch\.(load|os[.\w]*|hub[.\w]*)|torch\.(storage|serialization|utils\.cpp_extension)\..*|numpy\.load")
