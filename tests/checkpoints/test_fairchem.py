@@ -377,6 +377,17 @@ def test_nothing_is_run(function: str, place: str, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_long_names_do_not_stall_the_search(tmp_path: Path) -> None:
+    """Of the functions a file refers to, each may be as long as the file."""
+    path = tmp_path / "a.pt"
+    for module in ("os" + ".a" * 200_000 + "!", "torch" + ".a" * 200_000):
+        with zipfile.ZipFile(path, "w") as z:
+            z.writestr("archive/data.pkl", b"\x80\x02c" + f"{module}\nsystem\n".encode() + b".")
+        with pytest.raises(ModelFileError, match=r"a\.pt") as caught:
+            read_fairchem(path)
+        assert len(str(caught.value)) < 400
+
+
 def test_the_attack_is_real(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps({"optimizer": Call(os.system, f"touch {tmp_path / 'owned'}")}))
     assert (tmp_path / "owned").exists()

@@ -47,9 +47,9 @@ def stored_weights(state_dict: object) -> dict[str, StoredTensor]:
         prefixes.setdefault(prefix, key)
         found[key[len(prefix):]] = value
     if len(prefixes) > 1:
-        raise ModelFileError(f"the keys of the state_dict have different prefixes ({', '.join(map(repr, prefixes))}, "
-                             f"as in {', '.join(describe(key) for key in prefixes.values())}); save the state_dict of "
-                             "one model")
+        examples = " and ".join(describe(key) for key in list(prefixes.values())[:2])
+        raise ModelFileError(f"the keys of the state_dict have different prefixes, as in {examples}; save the state_dict "
+                             "of one model")
     return found
 
 
@@ -75,11 +75,12 @@ def averaged(stored: dict[str, StoredTensor], ema: object) -> dict[str, StoredTe
                              f"so they cannot be told apart: {_INSTEAD}")
     for name, average in zip(names, shadow, strict=True):
         if not isinstance(average, StoredTensor):
-            raise ModelFileError(f"the averaged weights (ema) of {name} are {_what(average)}, not a tensor: {_INSTEAD}")
+            raise ModelFileError(f"the averaged weights (ema) of {name[:200]} are {_what(average)}, not a tensor: "
+                                 f"{_INSTEAD}")
         own = stored[name]
         if (average.shape, average.storage.dtype) != (own.shape, own.storage.dtype):
             raise ModelFileError(
-                f"the averaged weights (ema) of {name} are {average.storage.dtype} of shape {average.shape}, the "
+                f"the averaged weights (ema) of {name[:200]} are {average.storage.dtype} of shape {average.shape}, the "
                 f"parameter is {own.storage.dtype} of shape {own.shape}: {_INSTEAD}")
     return {**stored, **dict(zip(names, shadow, strict=True))}
 
