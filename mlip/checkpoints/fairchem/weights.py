@@ -48,8 +48,8 @@ def stored_weights(state_dict: object) -> dict[str, StoredTensor]:
         found[key[len(prefix):]] = value
     if len(prefixes) > 1:
         examples = " and ".join(describe(key) for key in list(prefixes.values())[:2])
-        raise ModelFileError(f"the keys of the state_dict have different prefixes, as in {examples}; save the state_dict "
-                             "of one model")
+        raise ModelFileError(f"the keys of the state_dict have different prefixes, as in {examples}; save the "
+                             "state_dict of one model")
     return found
 
 
