@@ -68,7 +68,8 @@ def octant_powers(l: int, l_out: int, nu: int, normalization: str, like: Tensor)
     return constants("octant_powers", l, l_out, nu, normalization, dtype=like.dtype, device=like.device)
 
 
-def swiglu_matrices(lmax: int, mmax: int | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+def swiglu_matrices(lmax: int, mmax: int | None, like: Tensor,
+                    reflected: bool) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor] | None]:
     """Return what `sphere_product` needs for the product of two signals as EquiformerV3 takes it.
 
     Components are sqrt(4 pi) / sqrt((2l+1)(lmax+1)) times the coefficients of orthonormal harmonics, and for l > mmax
@@ -79,12 +80,13 @@ def swiglu_matrices(lmax: int, mmax: int | None, like: Tensor) -> tuple[Tensor, 
         lmax: largest degree of the factors and of the result.
         mmax: largest order of components in the order of `EdgeFrame`; None for all, degree by degree.
         like: gives precision and device.
+        reflected: whether points come as representatives in an octant, as the compiled product likes them.
 
     Returns:
-        Matrices [R, M] of both factors, [R, M] of the result, and the reflections.
+        Matrices [P, M] of both factors, [P, M] of the result, and the reflections, if any.
     """
-    to, back, *reflections = constants("swiglu", lmax, mmax, dtype=like.dtype, device=like.device)
-    return to, to, back, (reflections[0], reflections[1])
+    to, back, *classes = constants("swiglu", lmax, mmax, reflected, dtype=like.dtype, device=like.device)
+    return to, to, back, (classes[0], classes[1]) if reflected else None
 
 
 def embedding_factors(lmax: int, mmax: int, like: Tensor) -> Tensor:
@@ -171,8 +173,9 @@ def _octant_powers(l: int, l_out: int, nu: int, normalization: str) -> Numbers:
     return to, back, *_reflections(points, max(l, l_out))
 
 
-def _swiglu(lmax: int, mmax: int | None) -> Numbers:
-    points, weights = octant_quadrature(3 * lmax, 3 * (lmax if mmax is None else mmax))
+def _swiglu(lmax: int, mmax: int | None, reflected: bool) -> Numbers:
+    quadrature = octant_quadrature if reflected else sphere_quadrature
+    points, weights = quadrature(3 * lmax, 3 * (lmax if mmax is None else mmax))
     flat = [(l, m) for l in range(lmax + 1) for m in range(-l, l + 1)]
     components = flat if mmax is None else list(EdgeFrame(lmax, mmax).kept())
     chosen = [l * l + l + m for l, m in components]
@@ -180,8 +183,11 @@ def _swiglu(lmax: int, mmax: int | None) -> Numbers:
     scale = np.sqrt(4 * np.pi / ((2 * degree + 1) * (lmax + 1)))
     rescale = 1.0 if mmax is None else np.where(degree > mmax, np.sqrt((2 * degree + 1) / (2 * mmax + 1)), 1.0)
     values = harmonics(points, lmax)[:, chosen]
+    matrices = values * (scale * rescale), weights[:, None] * values * (rescale / scale)
+    if not reflected:
+        return matrices
     parity, zero = _reflections(points, lmax)
-    return values * (scale * rescale), weights[:, None] * values * (rescale / scale), parity[chosen], zero
+    return *matrices, parity[chosen], zero
 
 
 def _embedding(lmax: int, mmax: int) -> Numbers:

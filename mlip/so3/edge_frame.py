@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,8 @@ class EdgeFrame:
 
     def blocks(self) -> list[slice]:
         """Return the entries of each degree in the packed matrix."""
-        ends = np.cumsum([(2 * l + 1) * len(self.rows(l)) for l in range(self.lmax + 1)]).tolist()
-        return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+        ends = [0, *accumulate((2 * l + 1) * len(self.rows(l)) for l in range(self.lmax + 1))]
+        return [slice(a, b) for a, b in pairwise(ends)]
 
     def degrees(self) -> NDArray[np.int64]:
         """Return the degree of every kept component, [K]."""

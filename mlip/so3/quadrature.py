@@ -35,7 +35,7 @@ _PROBES: Array = np.array([[0.92, 0.33, 0.21], [0.15, 0.71, 0.69], [0.52, 0.35, 
 _PROBES /= np.linalg.norm(_PROBES, axis=1, keepdims=True)
 
 
-def sphere_quadrature(degree: int) -> tuple[Array, Array]:
+def sphere_quadrature(degree: int, order: int | None = None) -> tuple[Array, Array]:
     """Return points and weights with sum_p w_p f(r_p) equal to the integral of f over the unit sphere.
 
     Exact for every polynomial f up to `degree`. The rule with the fewest points of two families: those with the
@@ -45,6 +45,7 @@ def sphere_quadrature(degree: int) -> tuple[Array, Array]:
 
     Args:
         degree: at least 0; for a product of harmonics of degrees l1, l2 projected on l3, this is l1 + l2 + l3.
+        order: largest |m| of the harmonics that are integrated, if that is less than `degree`: fewer azimuths do.
 
     Returns:
         points [P, 3] and weights [P], float64; the weights sum up to 4 pi.
@@ -56,10 +57,11 @@ def sphere_quadrature(degree: int) -> tuple[Array, Array]:
         raise OptionError(f"a quadrature of degree {degree} was asked for; the degree must be 0 or more")
     enough = [d for d in _CUBIC if d >= degree]
     best = min(enough, default=None)
-    if best is not None and sum(_POINTS[kind] for kind in _CUBIC[best][0]) <= (degree // 2 + 1) * (degree + 1):
+    azimuths = 1 + (degree if order is None else min(order, degree))
+    if best is not None and sum(_POINTS[kind] for kind in _CUBIC[best][0]) <= (degree // 2 + 1) * azimuths:
         points, weights = _cubic(best)
     else:
-        points, weights = _product(degree)
+        points, weights = _product(degree, azimuths - 1)
     return points.copy(), weights.copy()
 
 
@@ -70,7 +72,7 @@ def octant_quadrature(degree: int, order: int | None = None) -> tuple[Array, Arr
 
     Args:
         degree: up to which the quadrature is exact, at least 0.
-        order: largest |m| of the harmonics that are integrated, if that is less than `degree`: fewer azimuths do.
+        order: as for `sphere_quadrature`.
 
     Returns:
         points [R, 3], in which coordinates of the planes of reflection are exactly 0, and the weight [R] of each of
@@ -78,7 +80,7 @@ def octant_quadrature(degree: int, order: int | None = None) -> tuple[Array, Arr
     """
     enough = [d for d in _CUBIC if d >= degree]
     around = order is not None and order < degree  # the axis y
-    points, weights = _cubic(min(enough)) if enough and not around else _product(degree, order, even=True)
+    points, weights = _product(degree, order, even=True) if around or not enough else _cubic(min(enough))
     points = np.where(np.abs(points) < 1e-12, 0.0, points)
     chosen = (points >= 0).all(axis=1)
     return points[chosen], weights[chosen]

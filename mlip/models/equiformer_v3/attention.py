@@ -12,7 +12,7 @@ from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.models.equiformer_v3.neighbourhood import Neighbourhood
 from mlip.models.equiformer_v3.so2 import SO2Linear
 from mlip.nn.linear import normal
-from mlip.ops import Backend, rotate_from_edges, rotate_to_edges, sphere_product
+from mlip.ops import Backend, rotate_from_edges, rotate_to_edges, sphere_product, use_compiled
 from mlip.ops.sphere_tables import swiglu_matrices
 from mlip.so3.edge_frame import EdgeFrame
 
@@ -88,7 +88,8 @@ class GraphAttention(nn.Module):
         scalars, gate = gates
         c = self.config
         half = c.attention_hidden
-        product = sphere_product(x[..., :half], x[..., half:], *swiglu_matrices(c.lmax, c.mmax, x), backend)
+        matrices = swiglu_matrices(c.lmax, c.mmax, x, use_compiled(backend, x))
+        product = sphere_product(x[..., :half], x[..., half:], *matrices, backend)
         product = product * torch.sigmoid(gate).unsqueeze(1)
         first = product[:, :1] + (silu(scalars[:, :half]) * scalars[:, half:]).unsqueeze(1)
         return torch.cat([first, product[:, 1:]], dim=1)

@@ -61,8 +61,9 @@ class FeedForward(nn.Module):
         return torch.sigmoid(self.gate(x)), silu(p) * q
 
     def product(self, first: Tensor, second: Tensor, gate: Tensor, backend: Backend) -> Tensor:
-        """Return [..., (lmax+1)^2, F] for two factors of that shape; the gate, [..., F], is the same for all of them."""
-        product = sphere_product(first, second, *swiglu_matrices(self.lmax, None, first), backend)
+        """Return [..., (lmax+1)^2, F] for two factors of that shape; and a gate [..., F] for all components."""
+        matrices = swiglu_matrices(self.lmax, None, first, use_compiled(backend, first))
+        product = sphere_product(first, second, *matrices, backend)
         return product * gate.unsqueeze(-2)
 
     @staticmethod
@@ -84,7 +85,7 @@ class _Blocked(torch.autograd.Function):
         maps, out = layer.maps(), torch.empty_like(x)
         keep = ctx.needs_input_grad[0] and x.numel() * x.element_size() * len(maps[1]) <= KEEP * x.shape[2]
         ctx.kept = []
-        for i, some in enumerate(x.split(ATOMS)):
+        for i, some in enumerate(torch.split(x, ATOMS)):
             factors = _factors(some, maps)
             gate, scalars = layer.from_scalars(some[:, 0])
             first, second = (f.flatten(1) for f in factors)
@@ -105,7 +106,7 @@ class _Blocked(torch.autograd.Function):
             return torch.autograd.grad(layer(y, "reference"), y, g, create_graph=True)[0], None
         maps, dx = layer.maps(), torch.empty_like(x)
         kept, ctx.kept = ctx.kept, [None] * len(ctx.kept)
-        for i, (some, factors) in enumerate(zip(x.split(ATOMS), kept, strict=True)):
+        for i, (some, factors) in enumerate(zip(torch.split(x, ATOMS), kept, strict=True)):
             here = slice(i * ATOMS, i * ATOMS + len(some))
             dx[here] = _derivative(some, factors or _factors(some, maps), layer, maps, g[here])
         return dx, None
