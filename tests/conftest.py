@@ -33,6 +33,13 @@ SMALL_MODELS: dict[str, dict[str, object]] = {
     "mace-gaunt-antisymmetric": {"family": "mace", "channels": 4, "hidden_lmax": 1, "edge_lmax": 2, "correlation": 3,
                                  "radial_mlp": (16,), "avg_num_neighbors": 2.0, "cutoff": 4.0,
                                  "tensor_product": "gaunt_antisymmetric"},
+    "equiformer-v3": {"family": "equiformer_v3", "lmax": 2, "mmax": 2, "channels": 8, "num_layers": 2, "num_heads": 2,
+                      "attention_hidden": 4, "attention_alpha": 4, "attention_value": 4, "feed_forward_hidden": 8,
+                      "edge_channels": 8, "num_gaussians": 6, "avg_num_neighbors": 2.0, "cutoff": 4.0},
+    "equiformer-v3-direct": {"family": "equiformer_v3", "lmax": 3, "mmax": 2, "channels": 4, "num_layers": 1,
+                             "num_heads": 2, "attention_hidden": 4, "attention_alpha": 4, "attention_value": 2,
+                             "feed_forward_hidden": 4, "edge_channels": 4, "num_gaussians": 5,
+                             "avg_num_neighbors": 2.0, "cutoff": 4.0, "forces": "direct"},
 }
 
 
@@ -61,6 +68,26 @@ def _seeds() -> None:
 @pytest.fixture(scope="session", params=list(SMALL_MODELS))
 def potential(request: pytest.FixtureRequest) -> mlip.Potential:
     """Each small potential in turn, float64."""
+    return small_potential(request.param)
+
+
+@pytest.fixture(scope="session", params=[n for n, c in SMALL_MODELS.items() if c.get("forces") != "direct"])
+def conservative(request: pytest.FixtureRequest) -> mlip.Potential:
+    """Each small potential whose forces and stress are derivatives of its energy."""
+    found = small_potential(request.param)
+    assert found.model.conservative
+    return found
+
+
+@pytest.fixture(scope="session", params=[n for n, c in SMALL_MODELS.items() if c["family"] == "mace"])
+def any_mace(request: pytest.FixtureRequest) -> mlip.Potential:
+    """Each small MACE: mirror images have one energy, and radial functions can be tabulated."""
+    return small_potential(request.param)
+
+
+@pytest.fixture(scope="session", params=[n for n, c in SMALL_MODELS.items() if c["family"] == "equiformer_v3"])
+def any_equiformer(request: pytest.FixtureRequest) -> mlip.Potential:
+    """Each small EquiformerV3."""
     return small_potential(request.param)
 
 

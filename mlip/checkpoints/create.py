@@ -79,7 +79,8 @@ def from_reference(reference: str, state_dict: Mapping[str, Tensor], config: Map
     """Return a potential with the weights of a reference implementation; keeps their dtype.
 
     Args:
-        reference: `"mace"` (mace-torch) or `"mace_gaunt"` (MACE-Gaunt as published by Luo et al., ICLR 2024).
+        reference: `"mace"` (mace-torch), `"mace_gaunt"` (MACE-Gaunt as published by Luo et al., ICLR 2024) or
+            `"equiformer_v3"` (atomicarchitects/equiformer_v3).
         state_dict: the reference's own keys.
         config: the reference's constructor arguments, with `model_class` naming its class. Models with
             several heads choose one by `atoms.info["head"]`.
@@ -99,7 +100,7 @@ def from_reference(reference: str, state_dict: Mapping[str, Tensor], config: Map
         raise
     except KeyError as error:
         raise UnsupportedModelError(f"the reference configuration lacks {error}") from None
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise UnsupportedModelError(f"{reference}: the tensors of the reference do not fit its configuration, or the "
                                     f"configuration is not supported: {error}") from None
     info = ModelInfo(family=ours.family, description="imported from a reference state dict")

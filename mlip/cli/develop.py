@@ -44,7 +44,8 @@ def _add_train(commands: Commands) -> None:
         train.add_argument(f"--{name.replace('_', '-')}", type=int)
     train.add_argument("--tensor-product", help="of MACE: clebsch_gordan (default), gaunt, gaunt_grid, gaunt_full or "
                        "gaunt_antisymmetric")
-    train.add_argument("--pair-repulsion", action="store_true", help="add the ZBL repulsion of close atoms")
+    train.add_argument("--pair-repulsion", action="store_true", default=None,
+                       help="add the ZBL repulsion of close atoms")
     for field in dataclasses.fields(TrainingConfig):
         train.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default,
                            help="default: %(default)s")

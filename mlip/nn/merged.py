@@ -10,27 +10,30 @@ from torch import Tensor, nn
 
 
 class Merged(nn.Module):
-    """Keeps what a function makes of weights that are not trained, until they change."""
+    """Keeps what a function makes of weights that are not trained, until they change.
+
+    Changes are seen by torch's counter of changes in place, which those through `weight.data` leave alone.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._key: list[Any] = []
-        self._kept: tuple[Tensor, ...] = ()
+        self._kept: tuple[list[Any], tuple[Tensor, ...]] = ([], ())  # one attribute: other threads see both or neither
 
     def forward(self, make: Callable[..., tuple[Tensor, ...]], *weights: Tensor) -> tuple[Tensor, ...]:
         """Return make(*weights)."""
         if torch.compiler.is_compiling() or any(w.requires_grad for w in weights):
             return make(*weights)
         key = [(w.data_ptr(), w._version, w.dtype, w.device) for w in weights]
-        if key != self._key:
+        kept = self._kept
+        if key != kept[0]:
             with torch.inference_mode(False), torch.no_grad():
-                self._key, self._kept = key, make(*weights)
-        return self._kept
+                kept = self._kept = key, make(*weights)
+        return kept[1]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Merged:
-        self._key, self._kept = [], ()
+        self._kept = ([], ())
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be made again, in copies too: they have other weights."""
-        return {**self.__dict__, "_key": [], "_kept": ()}
+        return {**self.__dict__, "_kept": ([], ())}

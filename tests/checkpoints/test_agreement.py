@@ -59,7 +59,9 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> Sabotage:
     places = {"messages": ["mlip.ops.edge_convolution._convolve"],
               "reference": ["mlip.ops.edge_convolution._reference"],
               "forces": ["mlip.nn.convolution.convolve_backward"],
-              "harmonics": ["mlip.models.mace.model.spherical_harmonics"],
+              "harmonics": ["mlip.models.mace.model.spherical_harmonics",
+                            "mlip.models.equiformer_v3.neighbourhood.spherical_harmonics"],
+              "products": ["mlip.models.equiformer_v3.feed_forward.sphere_product"],
               "contraction": ["mlip.models.mace.blocks.symmetric_contraction",  # of MACE, and of its Gaunt variants
                               "mlip.models.mace.gaunt.gaunt_polynomial"]}
 
@@ -245,12 +247,21 @@ class TestPiece:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 class TestMismatch:
     @pytest.mark.parametrize("what", ["messages", "forces", "harmonics", "contraction", "reference"])
-    def test_is_an_error_with_numbers(self, potential: mlip.Potential, sabotage: Sabotage, dtype: str,
+    def test_is_an_error_with_numbers(self, any_mace: mlip.Potential, sabotage: Sabotage, dtype: str,
                                       what: str) -> None:
         sabotage(what, 1 + {"float64": 1e-6, "float32": 1e-1}[dtype])
+        self.expect(any_mace.to(dtype=dtype, backend="compiled"), dtype, what)
+
+    @pytest.mark.parametrize("what", ["messages", "harmonics", "products", "reference"])
+    def test_of_equiformer(self, any_equiformer: mlip.Potential, sabotage: Sabotage, dtype: str, what: str) -> None:
+        sabotage(what, 1 + {"float64": 1e-6, "float32": 1e-1}[dtype])
+        self.expect(any_equiformer.to(dtype=dtype, backend="compiled"), dtype, what)
+
+    @staticmethod
+    def expect(potential: mlip.Potential, dtype: str, what: str) -> None:
         kind = r"forces differ by (\S+) eV/A" if what == "forces" else r"energies of atoms differ by (\S+) eV"
         with pytest.raises(BackendError, match=r"use backend='reference', and please report this") as caught:
-            potential.to(dtype=dtype, backend="compiled").predict(crowd())
+            potential.predict(crowd())
         found = re.match(rf"backend='compiled': {kind} from plain torch on 10 atoms of this structure \(allowed: "
                          r"(\S+)\); use", str(caught.value))
         assert found is not None, str(caught.value)
@@ -291,12 +302,13 @@ def crowd() -> Atoms:
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("radial", ["exact", "tabulated"])
-def test_no_false_alarm(potential: mlip.Potential, structures: dict[str, Atoms], dtype: str, radial: str) -> None:
+def test_no_false_alarm(potential: mlip.Potential, structures: dict[str, Atoms], dtype: str) -> None:
     close = Atoms("HCu", [[0, 0, 0], [0.002, 0, 0]])  # of enormous repulsion
     for atoms in (*structures.values(), isolated(), tiny_cell(), bulk("Cu"), close, bulk("Cu", cubic=True) * (3, 3, 3),
                   Atoms("H", cell=np.eye(3) * 30, pbc=True), Atoms("H2", [[0, 0, 0], [0, 0, 9]])):
-        potential.to(dtype=dtype, radial=radial, backend="compiled").evaluate([structure_of(atoms)])
+        potential.to(dtype=dtype, backend="compiled").evaluate([structure_of(atoms)])
+        if potential.model.config.family == "mace":
+            potential.to(dtype=dtype, radial="tabulated", backend="compiled").evaluate([structure_of(atoms)])
 
 
 def test_no_structures(fresh: mlip.Potential) -> None:
@@ -322,14 +334,14 @@ def test_what_counts_as_equal(ours: list[float], theirs: list[float], agree: boo
     assert (difference <= allowed) is agree
 
 
-@pytest.mark.parametrize("radial", ["exact", "tabulated"])
-def test_in_the_inference_mode_of_a_caller(potential: mlip.Potential, radial: str) -> None:
+def test_in_the_inference_mode_of_a_caller(potential: mlip.Potential) -> None:
     expected = potential.predict(crowd())
-    twin = potential.to(radial=radial, backend="reference")
-    with torch.inference_mode():
-        for each in (twin, twin.to(backend="auto"), potential.to(radial=radial, dtype="float32")):
-            found = each.predict(crowd())
-            np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-6 if each is twin else 1e-3)
+    for radial in ("exact", "tabulated") if potential.model.config.family == "mace" else ("exact",):
+        twin = potential.to(radial=radial, backend="reference")
+        with torch.inference_mode():
+            for each in (twin, twin.to(backend="auto"), potential.to(radial=radial, dtype="float32")):
+                found = each.predict(crowd())
+                np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-6 if each is twin else 1e-3)
 
 
 def test_tables_that_are_too_far_off(fresh: mlip.Potential, monkeypatch: pytest.MonkeyPatch) -> None:

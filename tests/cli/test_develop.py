@@ -55,6 +55,18 @@ def test_train_and_resume(run, data) -> None:
     assert "other options" in err
 
 
+def test_train_another_family(run, data) -> None:
+    """Options that only one family has are left to it."""
+    command = ("train", data, "-o", "run", "--isolated", "isolated.xyz", "--epochs", 1, "--cutoff", 3.0,
+               "--batch-size", 8, "--family", "equiformer_v3", "--channels", 2, "--num-layers", 1)
+    code, _, err = run(*command)
+    assert (code, err) == (0, "")
+    assert mlip.load("run/best.mlip").model.config.family == "equiformer_v3"
+    code, _, err = run(*command, "--pair-repulsion")
+    assert code == 2
+    assert "unknown equiformer_v3 option(s) pair_repulsion" in err
+
+
 def test_bad_training(run, data) -> None:
     for arguments, text in ((("--epochs", 0), "epochs"), (("--channels", 0), "channels"), (("--family", "x"), "'x'"),
                             (("--isolated", "methanol.xyz"), "methanol.xyz")):

@@ -42,9 +42,9 @@ def test_jets_of_a_network() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_energy_forces_and_stress(potential: mlip.Potential, seed: int) -> None:
-    exact = potential.predict(atoms_of(seed))
-    table = potential.to(radial="tabulated")
+def test_energy_forces_and_stress(any_mace: mlip.Potential, seed: int) -> None:
+    exact = any_mace.predict(atoms_of(seed))
+    table = any_mace.to(radial="tabulated")
     found = table.predict(atoms_of(seed))
     assert abs(found.energy - exact.energy) / 10 < 1e-8
     np.testing.assert_allclose(found.forces, exact.forces, rtol=0, atol=1e-6)
@@ -53,17 +53,17 @@ def test_energy_forces_and_stress(potential: mlip.Potential, seed: int) -> None:
     assert 0 < table.radial_error < 1e-8
 
 
-def test_forces_are_the_gradient_of_the_tabulated_energy(potential: mlip.Potential,
+def test_forces_are_the_gradient_of_the_tabulated_energy(any_mace: mlip.Potential,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     """With few intervals, so that the table differs from the exact functions, the two still belong together."""
     monkeypatch.setattr(radial_table, "INTERVALS", 10)
     monkeypatch.setattr(radial_table, "LARGEST_ERROR", 1.0)
-    model = potential.model.tabulated()
+    model = any_mace.model.tabulated()
     structure = structure_of(atoms_of(0))
-    forces = mlip.Potential(model, potential.info).to(backend="reference")
+    forces = mlip.Potential(model, any_mace.info).to(backend="reference")
     assert forces.radial == "exact"  # a model made by hand: the potential does not know of the exact one
     p = forces.evaluate([structure])[0]
-    exact = potential.evaluate([structure])[0]
+    exact = any_mace.evaluate([structure])[0]
     assert np.abs(p.forces - exact.forces).max() > 1e-7
     step, atom = 1e-4, 3
     for axis in range(3):
@@ -116,11 +116,11 @@ def test_settings(mace: mlip.Potential, tmp_path: Path) -> None:
         table.model.tabulated()
 
 
-def test_new_elements_join_the_tables_when_they_are_met(potential: mlip.Potential) -> None:
-    table = potential.to(radial="tabulated")
+def test_new_elements_join_the_tables_when_they_are_met(any_mace: mlip.Potential) -> None:
+    table = any_mace.to(radial="tabulated")
     for symbols in ("HH", "HC", "CuO", "HO", "CCu"):
         dimer = Atoms(symbols, [[0, 0, 0], [0.2, 1.3, 0.1]])
-        assert table.predict(dimer).energy == pytest.approx(potential.predict(dimer).energy, rel=0, abs=1e-8)
+        assert table.predict(dimer).energy == pytest.approx(any_mace.predict(dimer).energy, rel=0, abs=1e-8)
 
 
 def test_copies(mace: mlip.Potential) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from mlip.errors import OptionError
 from mlip.ops import spherical_harmonics
-from mlip.so3.quadrature import sphere_quadrature
+from mlip.so3.quadrature import octant_quadrature, sphere_quadrature
 
 FEWEST = {0: 1, 1: 2, 2: 6, 3: 6, 5: 14, 7: 26, 9: 38, 11: 50, 15: 86, 17: 110, 19: 146, 21: 170, 23: 194, 24: 325}
 
@@ -65,3 +66,34 @@ def test_results_are_the_caller_s_own() -> None:
 def test_negative_degree() -> None:
     with pytest.raises(OptionError, match="0 or more"):
         sphere_quadrature(-1)
+
+
+def images(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all reflections of representatives that are different points."""
+    found = [(sign * p, w) for p, w in zip(points, weights, strict=True)
+             for sign in np.array(list(itertools.product((1, -1), repeat=3))) if (sign[p == 0] == 1).all()]
+    return np.array([p for p, _ in found]), np.array([w for _, w in found])
+
+
+@pytest.mark.parametrize(("degree", "order"), [(d, o) for d in (0, 1, 3, 6, 9, 12, 18, 26) for o in range(d + 2)])
+def test_few_orders_need_few_azimuths(degree: int, order: int) -> None:
+    points, weights = images(*octant_quadrature(degree, order))
+    harmonics = spherical_harmonics(torch.from_numpy(points), degree, backend="reference").numpy()
+    exact = np.zeros((degree + 1) ** 2)
+    exact[0] = 4 * math.pi
+    orders = np.array([m for l in range(degree + 1) for m in range(-l, l + 1)])
+    integrals = weights @ harmonics
+    np.testing.assert_allclose(integrals[abs(orders) <= order], exact[abs(orders) <= order], rtol=0, atol=1e-13)
+    assert (weights > 0).all()
+    assert len(np.unique(points.round(9), axis=0)) == len(points)
+    if order < degree:
+        assert len(points) <= (degree // 2 + 1) * (order + 2)
+
+
+def test_order_is_about_the_axis_y() -> None:
+    """What has a larger order is not integrated, and all orders is the default."""
+    points, weights = images(*octant_quadrature(12, 3))
+    harmonics = spherical_harmonics(torch.from_numpy(points), 4, backend="reference").numpy()
+    assert abs(weights @ harmonics[:, 24]) > 1  # l = 4, m = 4, on four azimuths
+    for order in (12, 13, 100):
+        np.testing.assert_array_equal(octant_quadrature(12, order)[0], octant_quadrature(12)[0])

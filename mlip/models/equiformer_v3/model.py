@@ -55,6 +55,7 @@ class EquiformerV3(EnergyModel):
         self._register_elements(torch.zeros(1, elements))
         self.embedding = nn.Parameter(normal(elements, c.channels))
         self.edge_embedding = RadialNetwork(elements, c.num_gaussians, c.edge_channels, (c.lmax + 1) * c.channels)
+        self.paths = Paths(tuple((0, l, l) for l in range(c.lmax + 1)))  # from elements to what is around
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.num_layers))
         self.norm = MergedLayerNorm(c.lmax, c.channels)
         self.energy = EnergyHead(c)
@@ -94,8 +95,7 @@ class EquiformerV3(EnergyModel):
         c = self.config
         weights = self.edge_embedding(edges.basis, edges.ends).view(len(edges.basis), c.lmax + 1, c.channels)
         ones = weights.new_ones(1, 1, c.channels)
-        paths = Paths(tuple((0, l, l) for l in range(c.lmax + 1)))
         sent = Edges(torch.zeros_like(edges.sender), edges.receiver, edges.offsets, edges.row)
-        around = edge_convolution(ones, edges.harmonics, weights, sent, paths, self.backend)
+        around = edge_convolution(ones, edges.harmonics, weights, sent, self.paths, self.backend)
         x = torch.cat([part[:, :, 0] for part in around], dim=1)
         return torch.cat([x[:, :1] + self.embedding[elements].unsqueeze(1), x[:, 1:]], dim=1)

@@ -13,12 +13,11 @@ from torch import Tensor
 from mlip.graph import AtomGraph
 from mlip.models.equiformer_v3.blocked import Chunk, chunks_of
 from mlip.models.equiformer_v3.config import EquiformerV3Config
-from mlip.nn.radial import polynomial_cutoff
 from mlip.ops import Backend, packing_index, spherical_harmonics, use_compiled, wigner_matrices
 from mlip.ops.sphere_tables import embedding_factors
 from mlip.ops.wigner import from_polar_axis
 
-ENVELOPE_POWER = 5
+ENVELOPE = (1, 3, 6, 10, 15)  # coefficients of what remains of 1 - 21 u^5 + 35 u^6 - 15 u^7 without (1 - u)^3
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def neighbourhood(graph: AtomGraph, elements: Tensor, config: EquiformerV3Config
     in_blocks = len(row) and use_compiled(backend, vectors) and not torch.compiler.is_compiling()
     chunks = chunks_of(offsets, row, len(edge)) if in_blocks else ()
     r = torch.linalg.vector_norm(vectors[edge], dim=1, keepdim=True)
-    envelope = polynomial_cutoff(r, c.cutoff, ENVELOPE_POWER)[row]
+    envelope = falling(r, c.cutoff)[row]
     harmonics = spherical_harmonics(vectors, c.lmax, backend) * embedding_factors(c.lmax, c.mmax, r)
     return Neighbourhood(
         sender, receiver, offsets, row, gaussians(r, c.num_gaussians, c.cutoff),
@@ -115,6 +114,23 @@ def gaussians(r: Tensor, count: int, cutoff: float) -> Tensor:
     spacing = cutoff / (count - 1)
     centres = torch.arange(count, dtype=r.dtype, device=r.device) * spacing
     return torch.exp(-0.5 * ((r - centres) / (2 * spacing)) ** 2)
+
+
+def falling(r: Tensor, cutoff: float) -> Tensor:
+    """Return 1 - 21 u^5 + 35 u^6 - 15 u^7, u = r / cutoff, which falls from 1 to 0 at the cutoff and stays 0.
+
+    As a product with (1 - u)^3: attention divides by sums of it, and the sum of the powers would round to either sign
+    where it is small.
+
+    Args:
+        r: any shape, A.
+        cutoff: A.
+    """
+    u = (r / cutoff).clamp(max=1.0)
+    rest = torch.full_like(u, ENVELOPE[-1])
+    for coefficient in ENVELOPE[-2::-1]:
+        rest = rest * u + coefficient
+    return (1 - u) ** 3 * rest
 
 
 def frames(vectors: Tensor, lmax: int, mmax: int) -> Tensor:

@@ -6,8 +6,10 @@ imaginary matrices of an order are one tensor, and the factors of normalised tar
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from operator import index
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ CONSTANTS = re.compile(r"(expand_index|balance_degree_weight|wigner_index_to_m_a
 TRAINED_WITH = re.compile(r"^(force_embedding|dens_block)\.")
 MOST_ELEMENTS = 118
 PREFIXES = ("module.", "_orig_mod.")
+GRIDS = {"attn_grid_resolution_list": "mmax", "ffn_grid_resolution_list": "lmax"}  # with their largest order
 
 
 def convert(state_dict: Mapping[str, Tensor],
@@ -42,10 +45,10 @@ def convert(state_dict: Mapping[str, Tensor],
     Args:
         state_dict: tensors under the reference's own keys.
         config: the reference's constructor arguments, with `model_class`, `"equiformer_v3"` (the default) or
-            `"equiformer_v3_dens"`. Beside them, all optional: `normalizers`, {target: {"mean": ..., "rmsd": ...}}, and
-            `element_references`, eV, by atomic number: elements whose energy is 0 were not in the data and are left
-            out; and `nonsmooth_max_neighbors`, see `EquiformerV3Config`. `max_neighbors` itself is not
-            applied.
+            `"equiformer_v3_dens"`. Beside them, all optional: `normalizers`, {target: {"mean": ..., "rmsd": ...}} (or
+            `"std"`, as files of earlier versions have it), and `element_references`, eV, by atomic number: elements
+            whose energy is 0 were not in the data and are left out; and `nonsmooth_max_neighbors`, see
+            `EquiformerV3Config`. `max_neighbors` itself is not applied.
 
     Returns:
         Our configuration, and our state dict in the dtype of the reference.
@@ -81,7 +84,8 @@ def _config(c: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> EquiformerV3
     direct = bool(c.get("direct_prediction", CLASSES[name]))
     if direct and not c.get("regress_stress", True):
         raise UnsupportedModelError("equiformer_v3: a model with direct forces and without stress is not supported")
-    sizes: dict[str, Any] = {ours: int(c[theirs]) for ours, theirs in SIZES.items()}
+    sizes: dict[str, Any] = {ours: index(c[theirs]) for ours, theirs in SIZES.items()}
+    _check_grids(c, sizes)
     return EquiformerV3Config(
         atomic_numbers=_elements(c, len(tensors["sphere_embedding.weight"])),
         cutoff=float(c["max_radius"]),
@@ -94,8 +98,32 @@ def _config(c: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> EquiformerV3
     )
 
 
+def _check_grids(c: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """Refuse grids that do not integrate products exactly: models with them are not equivariant, and ours are."""
+    least = 3 * sizes["lmax"]
+    for name, order in GRIDS.items():
+        if c.get(name) is None:
+            continue
+        theta, phi = c[name]
+        if theta % 2 or theta <= least or phi <= 3 * sizes[order]:
+            raise UnsupportedModelError(f"equiformer_v3: {name}={[theta, phi]} is not exact for lmax={sizes['lmax']}, "
+                                        f"mmax={sizes['mmax']}; supported: an even number above {least}, and one "
+                                        f"above {3 * sizes[order]}")
+
+
+def _references(c: Mapping[str, Any]) -> list[float] | None:
+    """Return the energies by atomic number, from a sequence, an array or a tensor."""
+    given = c.get("element_references")
+    if given is None:
+        return None
+    found = [float(energy) for energy in given]
+    if not all(map(math.isfinite, found)):
+        raise UnsupportedModelError("equiformer_v3: element_references hold NaN or infinity")
+    return found
+
+
 def _elements(c: Mapping[str, Any], rows: int) -> tuple[int, ...]:
-    references: Sequence[float] | None = c.get("element_references")
+    references = _references(c)
     if references is None:
         return tuple(range(1, min(rows - 1, MOST_ELEMENTS) + 1))
     known = tuple(z for z, energy in enumerate(references) if energy and 1 <= z <= MOST_ELEMENTS)
@@ -188,23 +216,41 @@ def _feed_forward(read: _Reader, ours: str, theirs: str) -> Iterator[tuple[str, 
     yield from read.layer(f"{ours}.contract", f"{theirs}.so3_linear_2")
 
 
+def _normalizer(config: Mapping[str, Any], target: str) -> tuple[float, float]:
+    """Return the mean and the factor of a target."""
+    found = (config.get("normalizers") or {}).get(target)
+    if found is None:
+        return 0.0, 1.0
+    name = next((n for n in ("rmsd", "std") if n in found), None)
+    if name is None:
+        raise UnsupportedModelError(f"equiformer_v3: the normalizer of {target} has neither 'rmsd' nor 'std'; given: "
+                                    f"{', '.join(map(str, found))}")
+    mean, rmsd = float(found.get("mean", 0.0)), float(found[name])
+    if not (math.isfinite(mean) and 0 < rmsd < math.inf):
+        raise UnsupportedModelError(f"equiformer_v3: the normalizer of {target} has the mean {mean} and the {name} "
+                                    f"{rmsd}; finite numbers are needed, the second above 0")
+    return mean, rmsd
+
+
 def _constants(config: Mapping[str, Any], c: EquiformerV3Config, like: Tensor) -> dict[str, Tensor]:
     """Return energies of isolated atoms and the factors that undo the normalisation of the targets."""
-    normalizers = config.get("normalizers") or {}
-    mean, rmsd = ({t: float(normalizers.get(t, {}).get(key, default)) for t in ("energy", "forces", "stress")}
-                  for key, default in (("mean", 0.0), ("rmsd", 1.0)))
+    targets = {t: _normalizer(config, t) for t in ("energy", "forces", "stress")}
+    mean, scale = targets["energy"]
     for target in ("forces", "stress"):
-        if mean[target] != 0:
-            raise UnsupportedModelError(f"equiformer_v3: the normalizer of {target} has the mean {mean[target]}; only "
-                                        "0 is supported")
-        if c.forces == "conservative" and rmsd[target] != rmsd["energy"] and target in normalizers:
+        if targets[target][0] != 0:
+            raise UnsupportedModelError(f"equiformer_v3: the normalizer of {target} has the mean {targets[target][0]}; "
+                                        "only 0 is supported")
+        given = target in (config.get("normalizers") or {})
+        if c.forces == "conservative" and given and targets[target][1] != scale:
             raise UnsupportedModelError(f"equiformer_v3: energy and {target} of a conservative model are normalised by "
-                                        f"different factors, {rmsd['energy']} and {rmsd[target]}; derivatives of the "
+                                        f"different factors, {scale} and {targets[target][1]}; derivatives of the "
                                         "energy would not be its forces")
-    references = config.get("element_references") or [0.0] * 119
+    references = _references(config) or [0.0] * (MOST_ELEMENTS + 1)
     nodes = float(config.get("avg_num_nodes", 77.81317))
-    found = {"scale": rmsd["energy"] / nodes, "shift": 0.0, "offset": mean["energy"]}
+    if not 0 < nodes < math.inf:
+        raise UnsupportedModelError(f"equiformer_v3: avg_num_nodes must be a positive number; {nodes} was given")
+    found = {"scale": scale / nodes, "shift": 0.0, "offset": mean}
     if c.forces == "direct":
-        found |= {"force_scale": rmsd["forces"], "stress_scale": rmsd["stress"]}
+        found |= {"force_scale": targets["forces"][1], "stress_scale": targets["stress"][1]}
     energies = torch.tensor([[references[z] for z in c.atomic_numbers]], dtype=torch.float64)
     return {"atomic_energies": energies, **{k: like.new_tensor([v]) for k, v in found.items()}}
