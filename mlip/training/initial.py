@@ -46,7 +46,9 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
                    for e in examples]
     forces = np.concatenate([e.forces for e in examples])
     model.atomic_energies.copy_(torch.tensor([energies] * len(potential.heads), dtype=torch.float64))
-    model.scale.fill_(max(float(np.sqrt(np.mean(forces**2))), 1e-3))
+    scale = max(float(np.sqrt(np.mean(forces**2))), 1e-3)
+    for buffer in (model.scale, *([] if model.conservative else [model.force_scale])):
+        buffer.fill_(scale)
     model.shift.fill_(float(np.mean(interaction)))
     return potential
 

@@ -69,6 +69,8 @@ class GraphAttention(nn.Module):
     def weights(self, logits: Tensor, receiver: Tensor, atoms: int, envelope: Tensor) -> Tensor:
         """Return the attention weights [E, H]: a softmax over the edges to each atom that vanishes at the cutoff.
 
+        Because of `attention_eps` they depend on the largest logit, which is differentiated, too.
+
         Args:
             logits: [E, H].
             receiver: [E] int64, below `atoms`.
@@ -76,7 +78,7 @@ class GraphAttention(nn.Module):
             envelope: [E, 1].
         """
         index, shape = receiver[:, None].expand_as(logits), (atoms, logits.shape[1])
-        largest = logits.new_full(shape, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
+        largest = logits.new_full(shape, -torch.inf).scatter_reduce(0, index, logits, "amax")
         raw = envelope * torch.exp(logits - largest[receiver])
         total = raw.new_zeros(shape).index_add(0, receiver, raw) + self.config.attention_eps
         return raw / total[receiver] * envelope

@@ -19,8 +19,8 @@ def uniform(*shape: int, fan_in: int) -> nn.Parameter:
 
 
 def constant(module: nn.Module) -> bool:
-    """Return whether no weight of a module is trained, so that faster forms may treat them as constants."""
-    return not any(p.requires_grad for p in module.parameters())
+    """Return whether the weights of a module may be taken for constants: none is trained, no graph is captured."""
+    return not torch.compiler.is_compiling() and not any(p.requires_grad for p in module.parameters())
 
 
 class DegreeMap(nn.Module):
