@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from mlip.ops import (
     edge_convolution,
     gaunt_polynomial,
     radial_table,
+    rotate_from_edges,
+    rotate_to_edges,
     sparse_product,
     sphere_powers,
     spherical_harmonics,
@@ -34,11 +35,11 @@ from mlip.ops._library import LIBRARY
 from mlip.ops.sphere_tables import Form, octant_powers
 from mlip.so3 import wigner_3j
 from mlip.so3.degrees import Paths, block, size
+from mlip.so3.edge_frame import EdgeFrame
 from mlip.so3.gaunt import gaunt, gaunt_scale
 from mlip.so3.poisson import poisson
 from mlip.so3.symmetric_power import symmetric_basis
 
-REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
 Function = Callable[..., Tensor]
 
 
@@ -212,18 +213,75 @@ def polynomial(atoms: int, edges: int, lmax: int = 2, l_out: int = 1, channels: 
     return Problem((*values.inputs, numbers(7, 3, orders, l_out + 1, channels)), call, slow)
 
 
+def to_edges(atoms: int, edges: int, lmax: int = 2, mmax: int = 1, channels: int = 3) -> Problem:
+    """Two edges of three have a row of weights for themselves."""
+    frame, generator = EdgeFrame(lmax, mmax), np.random.default_rng(2)
+    sender, receiver = torch.from_numpy(generator.integers(0, max(atoms, 1), (2, edges)))
+    rows = max(1, 2 * edges // 3)
+    row = torch.from_numpy(generator.permutation(np.arange(edges) % rows))
+
+    def call(x: Tensor, d: Tensor, r: Tensor, backend: Backend) -> Tensor:
+        return rotate_to_edges(x, d, r, sender, receiver, row, lmax, mmax, backend)
+
+    def slow(x: Tensor, d: Tensor, r: Tensor) -> Tensor:
+        matrix, degrees = unpacked(d, frame), [l for l, _ in frame.kept()]
+        both = [matrix[e] @ x[index[e]] for e in range(edges) for index in (sender, receiver)]
+        turned = torch.stack(both).unflatten(0, (edges, 2)).transpose(1, 2).flatten(2)
+        return turned * r[row][:, degrees]
+
+    inputs = numbers(3, atoms, size(lmax), channels), numbers(4, edges, frame.entries), \
+        numbers(5, rows, lmax + 1, 2 * channels)
+    return Problem(inputs, call, slow)
+
+
+def from_edges(atoms: int, edges: int, lmax: int = 2, mmax: int = 1, channels: int = 4) -> Problem:
+    """Two heads where the channels allow it."""
+    frame, heads = EdgeFrame(lmax, mmax), 1 + (channels + 1) % 2
+    receiver = torch.from_numpy(np.sort(np.random.default_rng(2).integers(0, max(atoms, 1), edges)))
+    offsets = Edges.of(receiver, receiver, atoms).offsets
+
+    def call(v: Tensor, d: Tensor, a: Tensor, backend: Backend) -> Tensor:
+        return rotate_from_edges(v, d, a, offsets, lmax, mmax, backend)
+
+    def slow(v: Tensor, d: Tensor, a: Tensor) -> Tensor:
+        out, matrix = torch.zeros(atoms, size(lmax), channels, dtype=v.dtype), unpacked(d, frame)
+        for e, h in itertools.product(range(edges), range(heads)):
+            group = slice(h * channels // heads, (h + 1) * channels // heads)
+            out[receiver[e], :, group] += a[e, h] * matrix[e].T @ v[e, :, group]
+        for l in range(mmax + 1, lmax + 1):
+            out[:, block(l)] *= math.sqrt((2 * l + 1) / (2 * mmax + 1))
+        return out
+
+    inputs = numbers(3, edges, frame.components, channels), numbers(4, edges, frame.entries), numbers(5, edges, heads)
+    return Problem(inputs, call, slow)
+
+
+def unpacked(packed: Tensor, frame: EdgeFrame) -> Tensor:
+    """Return the matrices [E, K, S] of kept components and components of an atom, from their documented order."""
+    out, entry = torch.zeros(len(packed), frame.components, size(frame.lmax), dtype=packed.dtype), 0
+    kept = list(frame.kept())
+    for l in range(frame.lmax + 1):
+        for m in sorted(range(-l, l + 1), key=lambda m: (abs(m), -m)):
+            if abs(m) <= frame.mmax:
+                out[:, kept.index((l, m)), block(l)] = packed[:, entry : entry + 2 * l + 1]
+                entry += 2 * l + 1
+    assert entry == packed.shape[1]
+    return out
+
+
 OPS: dict[str, Callable[..., Problem]] = {
     "spherical_harmonics": harmonics, "edge_convolution": convolution,
     "gaunt_convolution": partial(convolution, gaunt=True), "symmetric_contraction": contraction,
     "radial_table": table, "sparse_product": product, "sphere_powers": powers, "gaunt_polynomial": polynomial,
-    "gaunt_polynomial_sparse": partial(polynomial, method="sparse"),
+    "gaunt_polynomial_sparse": partial(polynomial, method="sparse"), "rotate_to_edges": to_edges,
+    "rotate_from_edges": from_edges,
 }
-OF_EDGES = ("spherical_harmonics", "radial_table")
+OF_EDGES = ("spherical_harmonics", "radial_table", "rotate_to_edges")
 VARIANTS: list[dict[str, int]] = [
-    {"l_in": 0, "l_edge": 3, "l_out": 3, "channels": 16, "lmax": 1, "orders": 4, "degree": 0},
-    {"l_in": 2, "l_edge": 3, "l_out": 3, "channels": 5, "lmax": 3, "orders": 2},
+    {"l_in": 0, "l_edge": 3, "l_out": 3, "channels": 16, "lmax": 1, "orders": 4, "degree": 0, "mmax": 0},
+    {"l_in": 2, "l_edge": 3, "l_out": 3, "channels": 5, "lmax": 3, "orders": 2, "mmax": 3},
     {"l_in": 3, "l_edge": 4, "l_out": 4, "channels": 33, "lmax": 3, "orders": 1, "degree": 3},
-    {"l_in": 1, "l_edge": 5, "l_out": 5, "channels": 2, "lmax": 0, "degree": 6},
+    {"l_in": 1, "l_edge": 5, "l_out": 5, "channels": 2, "lmax": 0, "mmax": 0, "degree": 6},
 ]
 SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number grows with the square of the size
     "spherical_harmonics": lambda: harmonics(0, 2, degree=3),
@@ -235,6 +293,8 @@ SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number gro
     "sphere_powers": lambda: powers(2, 0, 1, 1, channels=1),
     "gaunt_polynomial": lambda: polynomial(2, 0, 1, 1, channels=1),
     "gaunt_polynomial_sparse": lambda: polynomial(2, 0, 1, 1, channels=1, method="sparse"),
+    "rotate_to_edges": lambda: to_edges(2, 3, 2, 1, channels=1),
+    "rotate_from_edges": lambda: from_edges(2, 3, 2, 1, channels=2),
 }
 
 
@@ -368,35 +428,6 @@ class TestOps:
             torch.testing.assert_close(out, expected, rtol=0, atol=1e-13)
             for a, b in zip(*(torch.autograd.grad(o.sin().sum(), inputs) for o in (out, expected)), strict=True):
                 torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
-
-
-class TestHarmonics:
-    def test_values_of_e3nn_044(self) -> None:
-        with np.load(REFERENCE / "e3nn044_constants.npz") as file:
-            found = spherical_harmonics(torch.from_numpy(file["r"]), 6).numpy()
-            np.testing.assert_allclose(found, file["Y_component_normalized"], rtol=0, atol=1e-12)
-
-    def test_length_does_not_matter_and_norms(self) -> None:
-        v = numbers(0, 50, 3)
-        y = spherical_harmonics(v, 6)
-        torch.testing.assert_close(spherical_harmonics(1e-3 * v, 6), y, rtol=0, atol=1e-13)
-        for l in range(7):
-            torch.testing.assert_close(y[:, block(l)].square().sum(1), torch.full((50,), 2.0 * l + 1).double())
-
-    def test_parity(self) -> None:
-        v = numbers(0, 20, 3)
-        signs = torch.cat([torch.full((2 * l + 1,), (-1.0) ** l) for l in range(7)]).double()
-        torch.testing.assert_close(spherical_harmonics(-v, 6), signs * spherical_harmonics(v, 6), rtol=0, atol=1e-14)
-
-    @pytest.mark.parametrize("axis", [(0, 1, 0), (0, -1, 0), (1, 0, 0), (0, 0, -1)])
-    def test_no_singular_direction(self, axis: tuple[int, int, int]) -> None:
-        v = torch.tensor([axis], dtype=torch.float64, requires_grad=True)
-        assert torch.isfinite(spherical_harmonics(v, 6)).all()
-        assert torch.autograd.gradcheck(lambda x: spherical_harmonics(x, 4), (v,))
-        assert torch.autograd.gradgradcheck(lambda x: spherical_harmonics(x, 4), (v,), fast_mode=True)
-
-    def test_degree_zero(self) -> None:
-        assert torch.equal(spherical_harmonics(numbers(0, 3, 3), 0), torch.ones(3, 1, dtype=torch.float64))
 
 
 class TestConvolution:
