@@ -43,11 +43,11 @@ def record(model: EquiformerV3, graph: Any, monkeypatch: pytest.MonkeyPatch) -> 
     seen: dict[str, Tensor] = {}
     inner = GraphAttention.weights
 
-    def weights(self: GraphAttention, logits: Tensor, edges: Any) -> Tensor:
-        found = inner(self, logits, edges)
+    def weights(self: GraphAttention, logits: Tensor, receiver: Tensor, atoms: int, envelope: Tensor) -> Tensor:
+        found = inner(self, logits, receiver, atoms, envelope)  # of all edges: they fit in one block
         names = {id(block.attention): f"block{i}_attn_softmax" for i, block in enumerate(model.blocks)}
         if id(self) in names:
-            seen[names[id(self)]] = found / edges.envelope
+            seen[names[id(self)]] = found / envelope
         return found
 
     def keep(name: str) -> Any:
@@ -75,9 +75,11 @@ def test_energy_forces_stress(name: str, published: Any, backend: str) -> None:
     assert potential.model.conservative == (name != DIRECT)
     (found,) = potential.evaluate([golden.structure])
     assert found.energy == pytest.approx(golden["out/energy"].item(), rel=1e-13, abs=1e-13)
-    close(found.forces, golden["out/forces"], 1e-12)
+    # The published derivative leaves the largest logit of an atom out, on which the energy depends by attention_eps.
+    exact = potential.model.config.attention_eps < 1e-12
+    close(found.forces, golden["out/forces"], 1e-12 if exact else 1e-9)
     if golden["in/pbc"].any():
-        close(found.stress, golden["out/stress"], 1e-13)
+        close(found.stress, golden["out/stress"], 1e-13 if exact else 1e-10)
     else:
         assert found.stress is None
 

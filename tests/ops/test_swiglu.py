@@ -48,27 +48,34 @@ def grid(lmax: int, mmax: int | None) -> tuple[Tensor, Tensor]:
 def test_products(lmax: int, mmax: int | None, backend: str) -> None:
     to, back = grid(lmax, mmax)
     x, y = torch.randn(2, 5, to.shape[1], 3, dtype=torch.float64)
-    found = sphere_product(x, y, *swiglu_matrices(lmax, mmax, x), backend)  # type: ignore[arg-type]
-    torch.testing.assert_close(found, back @ ((to @ x) * (to @ y)), rtol=0, atol=1e-12)
+    for reflected in (True, False):
+        found = sphere_product(x, y, *swiglu_matrices(lmax, mmax, x, reflected), backend)  # type: ignore[arg-type]
+        torch.testing.assert_close(found, back @ ((to @ x) * (to @ y)), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("lmax", "mmax"), SIZES)
-def test_there_and_back(lmax: int, mmax: int | None) -> None:
-    to, same, back, reflections = swiglu_matrices(lmax, mmax, LIKE)
+def unfolded(lmax: int, mmax: int | None, reflected: bool) -> tuple[Tensor, Tensor]:
+    to, same, back, reflections = swiglu_matrices(lmax, mmax, LIKE, reflected)
     assert same is to
+    assert (reflections is not None) == reflected
+    return (to, back) if reflections is None else (unfold(to, *reflections), unfold(back, *reflections))
+
+
+@pytest.mark.parametrize("reflected", [True, False])
+@pytest.mark.parametrize(("lmax", "mmax"), SIZES)
+def test_there_and_back(lmax: int, mmax: int | None, reflected: bool) -> None:
+    to, back = unfolded(lmax, mmax, reflected)
     degree = torch.tensor([l for l, _ in components(lmax, mmax)], dtype=torch.float64)
     kept = 2 * (lmax if mmax is None else mmax) + 1
     expected = torch.diag(((2 * degree + 1) / kept).clamp(min=1) if mmax is not None else torch.ones_like(degree))
-    torch.testing.assert_close(unfold(back, *reflections).T @ unfold(to, *reflections), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(back.T @ to, expected, rtol=0, atol=1e-13)
     published_to, published_back = grid(lmax, mmax)
     torch.testing.assert_close(published_back @ published_to, expected, rtol=0, atol=1e-13)
 
 
 def test_fewer_points_than_the_published_grids() -> None:
-    """At the released size: 86 for 14 x 14, at most 7 x 8 for 14 x 8."""
-    for mmax, most in ((None, 86), (2, 56)):
-        to, _, _, reflections = swiglu_matrices(4, mmax, LIKE)
-        assert len(unfold(to, *reflections)) <= most
+    """At the released size: 86 for 14 x 14; 7 x 7, or 7 x 8 with reflections, for 14 x 8."""
+    for mmax, reflected, most in ((None, True, 86), (None, False, 86), (2, True, 56), (2, False, 49)):
+        assert len(unfolded(4, mmax, reflected)[0]) <= most
 
 
 @pytest.mark.parametrize(("name", "lmax", "mmax"), [("water_l2m2", 2, 2), ("cu4_l3m2", 3, 2),
@@ -79,5 +86,5 @@ def test_grids_of_published_models(name: str, lmax: int, mmax: int, shared_dir: 
             to, back = (torch.from_numpy(file[f"sd/blocks.0.{part}.so3_grid.{which}_grid_mat"])
                         for which in ("to", "from"))
             x, y = torch.randn(2, 4, to.shape[1], 2, dtype=torch.float64)
-            found = sphere_product(x, y, *swiglu_matrices(lmax, order, x))
+            found = sphere_product(x, y, *swiglu_matrices(lmax, order, x, True))
             torch.testing.assert_close(found, back @ ((to @ x) * (to @ y)), rtol=0, atol=1e-12)
