@@ -17,7 +17,7 @@ from mlip.nn.derivatives import evaluate
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-5}  # eV and eV/A where the largest energy or force is below 1
 LARGEST_ERROR = 1e-6  # eV/atom, of tabulated radial functions
-MOST_ATOMS, MOST_EDGES = 32, 1000
+MOST_ATOMS = 32
 
 
 def check_agreement(model: EnergyModel, piece: AtomGraph) -> None:
@@ -71,7 +71,8 @@ def tabulation_error(exact: EnergyModel, piece: AtomGraph) -> float:
 
 def piece_of(structure: Structure, graph: AtomGraph, model: EnergyModel) -> AtomGraph:
     """Return a small piece of a structure, the first of its graph: all of it, or a cluster around one atom."""
-    return build_graph([_piece(structure, graph)], model.config.cutoff, heads=model.config.heads, device=model.device)
+    piece = _piece(structure, graph, model.checked_edges)
+    return build_graph([piece], model.config.cutoff, heads=model.config.heads, device=model.device)
 
 
 def _compare(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[float, float]:
@@ -85,16 +86,17 @@ def _compare(ours: Tensor, theirs: Tensor, tolerance: float) -> tuple[float, flo
     return float((ours - theirs).abs().max()), tolerance * max(1.0, float(theirs.abs().max()))
 
 
-def _piece(structure: Structure, graph: AtomGraph) -> Structure:
+def _piece(structure: Structure, graph: AtomGraph, most_edges: int) -> Structure:
     """Return the structure if it is small, else a cluster: its best coordinated atom with the nearest neighbours."""
     n = len(structure)
     sender, receiver = (row[: int((graph.edge_index[1] < n).sum())].cpu().numpy() for row in graph.edge_index)
-    if n <= MOST_ATOMS and len(sender) <= MOST_EDGES:
+    if n <= MOST_ATOMS and len(sender) <= most_edges:
         return structure
     centre = int(np.bincount(receiver, minlength=n).argmax())
     edges = np.flatnonzero(receiver == centre)
     vectors = graph.vectors().detach().cpu().numpy()[edges]
-    nearest = np.argsort(np.einsum("ed,ed->e", vectors, vectors), kind="stable")[: MOST_ATOMS - 1]
+    others = min(MOST_ATOMS - 1, math.isqrt(most_edges))
+    nearest = np.argsort(np.einsum("ed,ed->e", vectors, vectors), kind="stable")[:others]
     atoms = np.concatenate([[centre], sender[edges[nearest]]])
     return dataclasses.replace(structure, numbers=structure.numbers[atoms],
                                positions=np.concatenate([np.zeros((1, 3)), vectors[nearest]]),

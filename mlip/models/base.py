@@ -102,6 +102,7 @@ class EnergyModel(nn.Module, ABC):
     atomic_energies: Tensor  # [heads, elements] float64, eV
     element_table: Tensor  # [119] int64, position of each atomic number, -1 where unknown
     backend: Backend = "auto"  # of its ops
+    checked_edges: ClassVar[int] = 1000  # of the piece on which back ends are compared: plain torch is slow and large
 
     @abstractmethod
     def forward(self, graph: AtomGraph) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,7 @@ class Block(nn.Module):
 class EquiformerV3(EnergyModel):
     """EquiformerV3 (arXiv 2604.09130); see `EquiformerV3Config`."""
 
+    checked_edges: ClassVar[int] = 200
     config: EquiformerV3Config
     scale: Tensor
     shift: Tensor

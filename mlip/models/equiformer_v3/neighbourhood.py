@@ -13,6 +13,7 @@ from torch import Tensor
 from mlip.graph import AtomGraph
 from mlip.models.equiformer_v3.blocked import Chunk, chunks_of
 from mlip.models.equiformer_v3.config import EquiformerV3Config
+from mlip.nn.rowwise import by_rows
 from mlip.ops import Backend, packing_index, spherical_harmonics, use_compiled, wigner_matrices
 from mlip.ops.sphere_tables import embedding_factors
 from mlip.ops.wigner import from_polar_axis
@@ -147,8 +148,13 @@ def frames(vectors: Tensor, lmax: int, mmax: int) -> Tensor:
     Returns:
         [E, Q], see `rotate_to_edges`.
     """
-    inverse = wigner_matrices(from_polar_axis(vectors), lmax)  # of the rotation from y to the edge
-    return inverse.mT.flatten(1).index_select(1, packing_index(lmax, mmax, vectors))
+    index = packing_index(lmax, mmax, vectors)
+
+    def packed(some: Tensor) -> Tensor:
+        inverse = wigner_matrices(from_polar_axis(some), lmax)  # of the rotation from y to the edge
+        return inverse.mT.flatten(1).index_select(1, index)
+
+    return by_rows(packed, vectors)
 
 
 def _rows(graph: AtomGraph, elements: Tensor) -> tuple[Tensor, Tensor]:
