@@ -7,15 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlip.bench.group import MemoryBudget, alternate
 from mlip.bench.rows import Row, check_counts, lines_of, machine, megabytes, milliseconds
 from mlip.bench.sides import (
     EXACT,
     PEER,
     PEER_VARIABLE,
     RADIALS,
+    AnyChoice,
     Choice,
     Sides,
-    alternate,
     differences,
     peer_python,
     sides,
@@ -25,7 +26,6 @@ from mlip.bench.worker import Memory
 
 SIZES = (24, 96, 192, 768, 3_072, 12_288)
 PROBE = 192  # atoms whose memory tells what more would take
-SHARE = 0.9  # of the free memory that a call may take
 ROUNDS = 20
 
 
@@ -67,32 +67,14 @@ def bench_model(choice: Choice | None = None, sizes: Sequence[int] = SIZES, thre
         python = None
     rows: list[Row] = []
     with sides(choice, variants(backends, radials, products), python) as both:
-        budget = MemoryBudget(both, max(threads))
+        budget = MemoryBudget(lambda label, size: both.memory(label, both.box(size), max(threads)), int, PROBE,
+                              free_memory)
         for size in sorted(set(sizes)):
             memory = {label: budget.measured(label, size) for label in both.workers}
             present = [label for label, used in memory.items() if used is not None]
             if set(present) - {PEER}:
                 rows += _rows(both, choice, size, threads, rounds, {label: memory[label] for label in present})
     return rows
-
-
-class MemoryBudget:
-    """Measures the memory of calls, and knows beforehand which would not fit."""
-
-    def __init__(self, both: Sides, threads: int) -> None:
-        self.both, self.threads = both, threads
-        self._per_atom: dict[str, float] = {}
-
-    def measured(self, label: str, size: int) -> Memory | None:
-        """Return the memory of a call; None, and no call, where it would take more than there is."""
-        if size > PROBE and label not in self._per_atom:
-            self.measured(label, PROBE)
-        if self._per_atom.get(label, 0.0) * size > SHARE * free_memory():
-            return None
-        memory = self.both.memory(label, size, self.threads)
-        if size >= PROBE:
-            self._per_atom[label] = memory.call / size
-        return memory
 
 
 def free_memory() -> float:
@@ -104,7 +86,7 @@ def free_memory() -> float:
         return float("inf")
 
 
-def _rows(both: Sides, choice: Choice, size: int, threads: Iterable[int], rounds: int,
+def _rows(both: Sides, choice: AnyChoice, size: int, threads: Iterable[int], rounds: int,
           memory: dict[str, Memory | None]) -> list[Row]:
     """Return the rows of one size for the processes that have memory for it."""
     workers = {label: both.workers[label] for label in memory}
@@ -132,7 +114,7 @@ def _rows(both: Sides, choice: Choice, size: int, threads: Iterable[int], rounds
     return rows
 
 
-def described(both: Sides, choice: Choice) -> dict[str, Any]:
+def described(both: Sides, choice: AnyChoice) -> dict[str, Any]:
     """Return what a row says of its model and surroundings."""
     return {"model": choice.title, "peer": PEER if both.python else None,
             "machine": {**machine(()), "versions": both.versions}}

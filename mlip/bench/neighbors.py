@@ -30,7 +30,11 @@ def copper(atoms: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.f
     """
     edge = (atoms / 4.0) ** (1.0 / 3.0)
     candidates = [(a, b, c) for a in range(1, int(edge) + 3) for b in (a, a + 1) for c in (b, b + 1)]
-    repeats = min(candidates, key=lambda n: abs(4 * n[0] * n[1] * n[2] - atoms))
+    return copper_block(min(candidates, key=lambda n: abs(4 * n[0] * n[1] * n[2] - atoms)), seed)
+
+
+def copper_block(repeats: tuple[int, int, int], seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return `copper` as a block of so many cubic cells along each edge."""
     corners = np.stack(np.meshgrid(*map(np.arange, repeats), indexing="ij"), axis=-1).reshape(-1, 1, 3)
     basis = np.array([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
     r = ((corners + basis) * LATTICE_CONSTANT).reshape(-1, 3)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlip.bench.group import alternate
 from mlip.bench.model import described
 from mlip.bench.rows import Row, check_counts, lines_of, megabytes, milliseconds
 from mlip.bench.sides import (
@@ -22,14 +23,13 @@ from mlip.bench.sides import (
     Choice,
     Sides,
     Variant,
-    alternate,
     differences,
     peer_python,
     sides,
 )
 from mlip.bench.water import water_box
 from mlip.bench.worker import Memory
-from mlip.errors import EngineMismatchError
+from mlip.errors import EngineMismatchError, OptionError
 from mlip.neighbors import neighbor_list
 from mlip.so3.degrees import convolution_paths, size
 
@@ -69,6 +69,9 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
     """
     check_counts(atoms=[atoms], threads=threads, rounds=[rounds])
     choice = choice or Choice()
+    if choice.family != "mace":
+        raise OptionError(f"the operations of the family {choice.family} are not timed one by one, only those of mace; "
+                          "see `mlip bench profile`")
     rows: list[Row] = []
     with sides(choice, [Variant()], peer_python(peer)) as both:
         counts = {label: w.call("structure", path=str(both.box(atoms))) for label, w in both.workers.items()}[LABEL]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from mlip.bench.model import described
 from mlip.bench.rows import Row, check_counts, lines_of, milliseconds
-from mlip.bench.sides import Choice, Variant, sides
+from mlip.bench.sides import AnyChoice, Choice, Variant, sides
 from mlip.errors import OptionError
 
 
-def bench_profile(choice: Choice | None = None, atoms: int = 192, *, threads: int = 1, runs: int = 10,
+def bench_profile(choice: AnyChoice | None = None, atoms: int = 192, *, threads: int = 1, runs: int = 10,
                   way: Variant | None = None) -> Row:
     """Split the time of energy and forces of a box of water by operation.
 
@@ -50,7 +50,7 @@ def profile_table(row: Row) -> str:
         f"{gemm / 1e9:.0f} GFLOP/s."])
 
 
-def bench_skin(choice: Choice | None = None, atoms: int = 192, *, steps: int = 1_000, skin: float = 1.0,
+def bench_skin(choice: AnyChoice | None = None, atoms: int = 192, *, steps: int = 1_000, skin: float = 1.0,
                threads: Sequence[int] = (1, 2), way: Variant | None = None) -> list[Row]:
     """Measure the share of the neighbour list in dynamics of a box of water.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("symmetric contraction, forward", ("mlip::symmetric_contraction",)),
     ("symmetric contraction, backward", ("mlip::symmetric_contraction*",)),
     ("spherical harmonics", ("mlip::spherical_harmonics*", "mlip::harmonics*")),
+    ("rotations into and out of the frames of edges", ("mlip::rotate_*",)),
+    ("products on the sphere", ("mlip::sphere_product*",)),
     ("radial functions", ("mlip::radial*",)),
     ("other kernels of mlip", ("mlip::*",)),
     ("matrix products (radial network, linear maps)", ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")),
@@ -96,6 +99,20 @@ def roofline(rounds: int = 5) -> dict[str, float]:
     copying = _least(lambda: goal.copy_(source), rounds)
     product = _least(lambda: torch.mm(a, b, out=out), rounds)
     return {"copy": 2.0 * source.numel() * 4 / copying, "gemm": 2.0 * 1024**3 / product}
+
+
+def sgemm_rate(shapes: Sequence[Sequence[int]], rounds: int = 5) -> float:
+    """Return the best rate of products of float32 matrices with the present number of threads, operations/s.
+
+    Args:
+        shapes: (n, k, m) of products [n, k] x [k, m]; the fastest counts.
+        rounds: of each; the least time counts.
+    """
+    best = 0.0
+    for n, k, m in shapes:
+        a, b, out = torch.ones(n, k), torch.ones(k, m), torch.empty(n, m)
+        best = max(best, 2.0 * n * k * m / _least(partial(torch.mm, a, b, out=out), rounds))
+    return best
 
 
 def _least(action: Callable[[], object], rounds: int) -> float:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-import mlip
-from mlip.bench.rows import check_counts
+from mlip.bench.equiformer.choice import EquiformerChoice
+from mlip.bench.group import Group, start_ours
 from mlip.bench.water import water_box
-from mlip.bench.worker import PROCESSES, Memory, Worker
+from mlip.bench.worker import PROCESSES, Worker
 from mlip.checkpoints import Potential, create
 from mlip.errors import EngineMismatchError, OptionError
+from mlip.graph import Structure
 
 PEER = "mace-torch"
 PEER_VARIABLE = "MLIP_PEER_MACE_PYTHON"
@@ -66,6 +66,9 @@ class Choice:
                                                       {"tensor_product": tensor_product}))
 
 
+AnyChoice: TypeAlias = Choice | EquiformerChoice
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to run our model, or another model of the same widths.
@@ -105,38 +108,33 @@ def peer_python(given: str | os.PathLike[str] | None) -> str | None:
     return os.fspath(given) if given else os.environ.get(PEER_VARIABLE) or None
 
 
-def start_ours(label: str = "mlip") -> Worker:
-    """Start a process with this mlip, in this environment."""
-    root = str(Path(mlip.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return Worker(label, sys.executable, PROCESSES / "ours.py", {"PYTHONPATH": path})
-
-
 def start_peer(python: str) -> Worker:
     """Start a process with mace-torch in its environment."""
     variable = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}  # e3nn 0.4.4 cannot be imported without it
     return Worker(PEER, python, PROCESSES / "peer_mace.py", variable)
 
 
-class Sides:
+class Sides(Group):
     """Our variants and the peer, each in a process of its own with the same model.
 
     Attributes:
         workers: by label; the peer, if there is one, is called `PEER`.
         folder: for files they share.
+        backends: of our variants.
     """
 
-    def __init__(self, choice: Choice, ways: Sequence[Variant], python: str | None, folder: Path,
+    def __init__(self, choice: AnyChoice, ways: Sequence[Variant], python: str | None, folder: Path,
                  stack: ExitStack) -> None:
         """Start all processes; `stack` ends them. Errors are those of `Worker`."""
-        self.choice, self.folder, self.ways, self.python = choice, folder, {v.label: v for v in ways}, python
-        self.workers: dict[str, Worker] = {}
+        super().__init__(folder)
+        self.choice, self.ways, self.python = choice, {v.label: v for v in ways}, python
         peer = stack.enter_context(start_peer(python)) if python else None
         self.model = choice.file or str(folder / ("model.mlip" if peer is None else "peer.model"))
         if peer is None:
             if choice.file is None:
                 choice.create().save(self.model)
         else:
+            assert isinstance(choice, Choice)  # `sides` checks it
             peer.call("build", path=self.model, seed=choice.seed, channels=choice.channels,
                       hidden_lmax=choice.hidden_lmax, cutoff=CUTOFF, edge_lmax=EDGE_LMAX, correlation=CORRELATION,
                       avg_num_neighbors=NEIGHBORS, atomic_numbers=WATER)
@@ -152,14 +150,20 @@ class Sides:
             found = worker.call("versions")
             self.versions |= {f"{k} of {PEER}" if worker is peer and k == "torch" else k: v for k, v in found.items()}
 
-    def load(self, label: str, worker: Worker) -> dict[str, Any]:
-        """Load the model and warm it up on a few atoms."""
+    def start_worker(self, label: str) -> Worker:
+        """Start a process of this label, without its model."""
+        return start_peer(self.python) if label == PEER and self.python else start_ours(label)
+
+    def load_model(self, label: str, worker: Worker) -> dict[str, Any]:
+        """Load the model of this label, and return what the process says of it."""
         way = self.ways.get(label)
         chosen = {} if way is None else {"backend": way.backend, "radial": way.radial}
         loaded: dict[str, Any] = worker.call("load", path=self._file(way), **chosen)
-        worker.call("structure", path=str(self.box(TINY)))
-        worker.time("evaluate", runs=3)  # TorchScript recompiles in its second and third call
         return loaded
+
+    def warm_up(self) -> Path:
+        """Return the file of a small box of water."""
+        return self.box(TINY)
 
     def _file(self, way: Variant | None) -> str:
         """Return the file of a model: the one of the peer, or one with other tensor products."""
@@ -178,31 +182,12 @@ class Sides:
         """Return the file of a box of water."""
         file = self.folder / f"water{atoms}.npz"
         if not file.exists():
-            save_structure(atoms, file)
+            save_structure(water_box(atoms), file)
         return file
-
-    def threads(self, count: int) -> None:
-        """Set the threads of all."""
-        for worker in self.workers.values():
-            worker.call("threads", count=count)
-
-    @contextmanager
-    def start(self, label: str) -> Iterator[Worker]:
-        """Start another process like the one of this label, with its model."""
-        with start_peer(self.python) if label == PEER and self.python else start_ours(label) as worker:
-            self.load(label, worker)
-            yield worker
-
-    def memory(self, label: str, atoms: int, threads: int) -> Memory:
-        """Return the memory of one evaluation in a process that has done nothing but a tiny one before."""
-        with self.start(label) as worker:
-            worker.call("threads", count=threads)
-            worker.call("structure", path=str(self.box(atoms)))
-            return worker.peak("evaluate")
 
 
 @contextmanager
-def sides(choice: Choice, ways: Sequence[Variant], python: str | None) -> Iterator[Sides]:
+def sides(choice: AnyChoice, ways: Sequence[Variant], python: str | None) -> Iterator[Sides]:
     """Start both sides, and end them in the end.
 
     Raises:
@@ -217,40 +202,20 @@ def sides(choice: Choice, ways: Sequence[Variant], python: str | None) -> Iterat
         yield Sides(choice, ways, python, Path(folder), stack)
 
 
-def save_structure(atoms: int, path: Path) -> None:
-    """Write a box of water of about so many atoms for the processes to read."""
-    box = water_box(atoms)
-    np.savez(path, numbers=box.numbers, positions=box.positions, cell=box.cell)
+def save_structure(structure: Structure, path: Path) -> None:
+    """Write a structure, periodic in all directions or in none, for the processes to read."""
+    np.savez(path, numbers=structure.numbers, positions=structure.positions, cell=structure.cell,
+             pbc=bool(structure.pbc.all()))
 
 
-def alternate(workers: Mapping[str, Worker], action: str, rounds: int, budget: float = 60.0) -> dict[str, float]:
-    """Time an action of several processes in turn, after a run each to warm up; the least of all rounds counts.
-
-    Args:
-        workers: by label; while one works the others wait.
-        action: what to time.
-        rounds: turns of each, fewer (but three) where they take longer in all than `budget`.
-        budget: seconds.
-
-    Returns:
-        Seconds by label.
-    """
-    check_counts(rounds=[rounds])
-    best = {label: min(worker.time(action)) for label, worker in workers.items()}
-    rounds = min(rounds, max(3, int(budget / (2.0 * sum(best.values())))))
-    best = dict.fromkeys(workers, float("inf"))
-    for _ in range(rounds):
-        for label, worker in workers.items():  # twice: first with the caches as the others left them, then with its own
-            best[label] = min(best[label], *worker.time(action, runs=2))
-    return best
-
-
-def differences(files: Mapping[str, Path], keys: Iterable[str] | None = None) -> dict[str, dict[str, float]]:
+def differences(files: Mapping[str, Path], keys: Iterable[str] | None = None,
+                peer: str = PEER) -> dict[str, dict[str, float]]:
     """Compare arrays that our processes wrote with those of the peer.
 
     Args:
-        files: npz files by label; nothing is compared without one of `PEER`.
+        files: npz files by label; nothing is compared without one of the peer.
         keys: which arrays; all by default.
+        peer: its label.
 
     Returns:
         The largest difference by label and array.
@@ -258,19 +223,19 @@ def differences(files: Mapping[str, Path], keys: Iterable[str] | None = None) ->
     Raises:
         EngineMismatchError: a difference above `TOLERANCE`.
     """
-    if PEER not in files:
+    if peer not in files:
         return {}
-    with np.load(files[PEER]) as z:
+    with np.load(files[peer]) as z:
         expected = {k: z[k] for k in (z.files if keys is None else keys)}
     out: dict[str, dict[str, float]] = {}
     for label, file in files.items():
-        if label == PEER:
+        if label == peer:
             continue
         with np.load(file) as z:
             out[label] = {k: float(np.abs(z[k] - e).max(initial=0.0)) for k, e in expected.items()}
         for key, found in out[label].items():
             limit = TOLERANCE * float(np.abs(expected[key]).max(initial=0.0))
             if not found <= limit:
-                raise EngineMismatchError(f"{label} and {PEER} differ by {found:.2e} in {key}, more than {limit:.2e}; "
+                raise EngineMismatchError(f"{label} and {peer} differ by {found:.2e} in {key}, more than {limit:.2e}; "
                                           "their times cannot be compared")
     return out

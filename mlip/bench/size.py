@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlip.bench.model import SHARE, described, free_memory
+from mlip.bench.group import SHARE, start_ours
+from mlip.bench.model import described, free_memory
 from mlip.bench.rows import Row, check_counts, lines_of, milliseconds
-from mlip.bench.sides import Choice, Sides, Variant, sides, start_ours
+from mlip.bench.sides import AnyChoice, Choice, Sides, Variant, sides
 from mlip.errors import OptionError, WorkerError
 
 SIZES = (192, 768, 3_072, 12_288, 24_576, 49_152)
@@ -15,7 +16,7 @@ GIGABYTE = 1e9
 RUNS = 3
 
 
-def bench_size(choice: Choice | None = None, sizes: Sequence[int] = SIZES, *, threads: int = 2,
+def bench_size(choice: AnyChoice | None = None, sizes: Sequence[int] = SIZES, *, threads: int = 2,
                memory: float = 24.0, way: Variant | None = None) -> list[Row]:
     """Evaluate ever larger boxes of water, each in a fresh process, and measure time and memory.
 

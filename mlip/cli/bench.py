@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from mlip.cli.common import Commands
 
 if TYPE_CHECKING:
-    from mlip.bench.sides import Choice, Variant
+    from mlip.bench.equiformer.choice import EquiformerChoice
+    from mlip.bench.sides import AnyChoice, Choice, Variant
+
+EQUIFORMER = "equiformer_v3"
+ONLY_MACE = ("sizes", "radial", "tensor_product", "peer_python", "plot")  # options of `bench model` of one family
+ONLY_EQUIFORMER = ("structures", "as_published")
 
 
 def add_commands(commands: Commands) -> None:
@@ -32,16 +37,21 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_model(subjects: Commands) -> None:
-    model = subjects.add_parser("model", help="energy and forces of water beside mace-torch: time, memory, picture")
+    model = subjects.add_parser("model", help="energy and forces beside mace-torch, or the published EquiformerV3: "
+                                "time, memory, picture")
     _add_choice(model)
-    model.add_argument("--sizes", type=int, nargs="+", help="atoms (default: 24 to 12 288)")
+    model.add_argument("--sizes", type=int, nargs="+", help="mace: atoms of water (default: 24 to 12 288)")
+    model.add_argument("--structures", nargs="+", help="equiformer_v3: isobutane, cu4, cu32, cu108, cu256, cu1000 "
+                       "(default: isobutane cu32 cu108 cu1000)")
+    model.add_argument("--as-published", action="store_true", default=None,
+                       help="equiformer_v3: time the published algorithm beside ours")
     _add_threads(model)
     _add_peer(model)
     model.add_argument("--backend", nargs="+", default=["auto"], help="auto, compiled, reference (default: auto)")
-    model.add_argument("--radial", nargs="+", default=["exact", "tabulated"], help="default: exact tabulated")
-    model.add_argument("--tensor-product", nargs="+", default=["clebsch_gordan"],
-                       help="clebsch_gordan, gaunt, gaunt_grid, gaunt_full, gaunt_antisymmetric (default: the first)")
-    model.add_argument("--plot", type=Path, help="file for a picture, PNG")
+    model.add_argument("--radial", nargs="+", help="mace: exact, tabulated (default: both)")
+    model.add_argument("--tensor-product", nargs="+", help="mace: clebsch_gordan, gaunt, gaunt_grid, gaunt_full, "
+                       "gaunt_antisymmetric (default: the first)")
+    model.add_argument("--plot", type=Path, help="mace: file for a picture, PNG")
     model.set_defaults(run=_model)
 
 
@@ -102,9 +112,11 @@ def _add_tensor_products(subjects: Commands) -> None:
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--family", default="mace", help="default: %(default)s")
+    command.add_argument("--family", default="mace", help="mace or equiformer_v3 (default: %(default)s)")
     command.add_argument("--channels", type=int, default=128, help="default: %(default)s")
-    command.add_argument("--hidden-lmax", type=int, default=1, help="default: %(default)s")
+    command.add_argument("--hidden-lmax", type=int, help="largest degree of features (default: 1; equiformer_v3: 4)")
+    command.add_argument("--mmax", type=int, help="equiformer_v3: largest order in the frames of edges (default: 2)")
+    command.add_argument("--layers", type=int, help="equiformer_v3: blocks (default: 7)")
 
 
 def _add_box(command: argparse.ArgumentParser) -> None:
@@ -133,10 +145,33 @@ def _add_way(command: argparse.ArgumentParser) -> None:
     command.add_argument("--radial", default="exact", help="exact or tabulated (default: %(default)s)")
 
 
-def _choice(options: argparse.Namespace) -> Choice:
+def _choice(options: argparse.Namespace) -> AnyChoice:
+    file = getattr(options, "model", None)
+    return _mace(options) if options.family != EQUIFORMER or file is not None else _equiformer(options)
+
+
+def _mace(options: argparse.Namespace) -> Choice:
     from mlip.bench.sides import Choice
 
-    return Choice(options.family, options.channels, options.hidden_lmax, file=getattr(options, "model", None))
+    _refuse(options, ("mmax", "layers"), options.family)
+    lmax = 1 if options.hidden_lmax is None else options.hidden_lmax
+    return Choice(options.family, options.channels, lmax, file=getattr(options, "model", None))
+
+
+def _equiformer(options: argparse.Namespace) -> EquiformerChoice:
+    from mlip.bench.equiformer.choice import EquiformerChoice
+
+    sizes = {"lmax": options.hidden_lmax, "mmax": options.mmax, "layers": options.layers}
+    return EquiformerChoice(options.channels, **{k: v for k, v in sizes.items() if v is not None})
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], family: str) -> None:
+    """Raise `OptionError` where an option was given that the family does not have."""
+    from mlip.errors import OptionError
+
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name, None) is not None]
+    if given:
+        raise OptionError(f"{', '.join(given)}: there is no such option for the family {family}")
 
 
 def _way(options: argparse.Namespace) -> Variant:
@@ -167,23 +202,40 @@ def _neighbors(options: argparse.Namespace) -> None:
 
 
 def _model(options: argparse.Namespace) -> None:
+    (_model_equiformer if options.family == EQUIFORMER else _model_mace)(options)
+
+
+def _model_mace(options: argparse.Namespace) -> None:
     from mlip.bench.model import SIZES, bench_model, table
     from mlip.bench.plot import plot
+    from mlip.bench.sides import EXACT, RADIALS
     from mlip.io.files import check_target
 
+    _refuse(options, ONLY_EQUIFORMER, options.family)
     if options.plot is not None:
         check_target(options.plot, (".png",))
     rows = _report(options, lambda: bench_model(
-        _choice(options), options.sizes or SIZES, options.threads, rounds=options.rounds, backends=options.backend,
-        radials=options.radial, products=options.tensor_product, peer=options.peer_python), table)
+        _mace(options), options.sizes or SIZES, options.threads, rounds=options.rounds, backends=options.backend,
+        radials=options.radial or RADIALS, products=options.tensor_product or (EXACT,), peer=options.peer_python),
+        table)
     if options.plot is not None and rows:
         plot(rows, options.plot)
+
+
+def _model_equiformer(options: argparse.Namespace) -> None:
+    from mlip.bench.equiformer.study import DEFAULT, bench_equiformer
+    from mlip.bench.equiformer.table import table
+
+    _refuse(options, ONLY_MACE, EQUIFORMER)
+    _report(options, lambda: bench_equiformer(
+        _equiformer(options), options.structures or DEFAULT, options.threads, rounds=options.rounds,
+        backends=options.backend, published=bool(options.as_published)), table)
 
 
 def _ops(options: argparse.Namespace) -> None:
     from mlip.bench.ops import bench_ops, table
 
-    _report(options, lambda: bench_ops(_choice(options), options.size, options.threads, rounds=options.rounds,
+    _report(options, lambda: bench_ops(_mace(options), options.size, options.threads, rounds=options.rounds,
                                        peer=options.peer_python), table)
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mlip.bench.equiformer.study import EquiformerSides
+from mlip.bench.worker import Memory
+
 TINY = ("--channels", 2, "--hidden-lmax", 0)
 
 
@@ -56,3 +59,28 @@ def test_profile_of_a_model_of_mine(run, model) -> None:
     code, out, err = run("bench", "profile", "--model", model, "--size", 24)
     assert (code, err) == (0, "")
     assert model in out
+
+
+EQUIFORMER = ("--family", "equiformer_v3", "--channels", 4, "--hidden-lmax", 1, "--mmax", 1, "--layers", 1)
+
+
+def test_equiformer(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EquiformerSides, "memory", lambda *_: Memory(0, 1))  # no further processes
+    code, out, err = run("bench", "model", *EQUIFORMER, "--structures", "isobutane", "--threads", 1, "--rounds", 1,
+                         "--as-published", "--json", "rows.json")
+    assert (code, err) == (0, "")
+    assert "| mlip | isobutane | 14 | 182 | 1 |" in out
+    assert json.loads(Path("rows.json").read_text())[0]["efficiency"] > 0
+    for arguments, text in ((("--sizes", 24), "--sizes"), (("--plot", "rows.png"), "--plot"),
+                            (("--tensor-product", "gaunt", "--peer-python", "/absent"), "--tensor-product, --peer-pyt"),
+                            (("--structures", "cu5"), "cu5"), (("--mmax", 2), "mmax")):
+        code, _, err = run("bench", "model", *EQUIFORMER, "--rounds", 1, *arguments)
+        assert code == 2
+        assert text in err
+    for arguments in (("--structures", "cu4"), ("--as-published",), ("--layers", 3)):
+        code, _, err = run("bench", "model", *arguments)
+        assert code == 2
+        assert f"{arguments[0]}: there is no such option for the family mace" in err
+    code, _, err = run("bench", "ops", "--family", "equiformer_v3")
+    assert code == 2
+    assert "only those of mace" in err

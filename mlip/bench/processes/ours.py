@@ -11,7 +11,8 @@ import torch
 
 import mlip
 from mlip.bench.dynamics import run_nve
-from mlip.bench.profiling import profile, roofline
+from mlip.bench.equiformer.published import as_published, first_feed_forward
+from mlip.bench.profiling import profile, roofline, sgemm_rate
 from mlip.bench.tensor_products.contest import Contest
 from mlip.checkpoints import Potential
 from mlip.graph import Structure
@@ -39,27 +40,37 @@ class Actions:
         """Set the number of threads of torch."""
         torch.set_num_threads(count)
 
-    def load(self, path: str, backend: str, radial: str) -> dict[str, Any]:
-        """Load a model; return its back end and the size of its weights."""
+    def load(self, path: str, backend: str = "auto", radial: str = "exact", published: bool = False) -> dict[str, Any]:
+        """Load a model, or compute it as it is published; return its back end and the size of its weights."""
         self.potential = mlip.load(path, backend=backend, radial=radial)
+        if published:
+            self.potential = as_published(self.potential)
         return {"backend": self.potential.backend,
                 "parameters": sum(p.numel() for p in self.potential.model.parameters())}
 
-    def structure(self, path: str) -> dict[str, int]:
-        """Read a structure and make its neighbour list; return its numbers of atoms and edges."""
+    def structure(self, path: str, stress: bool = False) -> dict[str, int]:
+        """Read a structure and make its neighbour list; return its numbers of atoms and edges.
+
+        From now on evaluations are of this structure, with its stress if that is asked for and exists.
+        """
         with np.load(path) as z:
-            self.structure_ = Structure.create(z["numbers"], z["positions"], z["cell"], True)
-        s = self.structure_
+            periodic = bool(z["pbc"]) if "pbc" in z else True
+            self.structure_ = Structure.create(z["numbers"], z["positions"], z["cell"] if periodic else None, periodic)
+        s, self.stress = self.structure_, stress
         self.edges = neighbor_list(s.positions, self.potential.cutoff, s.cell, s.pbc)
         return {"atoms": len(s), "edges": len(self.edges.senders)}
 
     def evaluate(self) -> None:
-        """Compute energy and forces."""
-        self.result = self.potential.evaluate([self.structure_], edges=[self.edges], stress=False)[0]
+        """Compute energy, forces and maybe stress."""
+        self.result = self.potential.evaluate([self.structure_], edges=[self.edges], stress=self.stress)[0]
 
     def write(self, path: str) -> None:
-        """Write the last energy and forces."""
-        np.savez(path, energy=self.result.energy, forces=np.asarray(self.result.forces))
+        """Write the last energy and forces, and the stress if it is there."""
+        result = self.result
+        out: dict[str, Any] = {"energy": result.energy, "forces": np.asarray(result.forces)}
+        if result.stress is not None:
+            out["stress"] = result.stress
+        np.savez(path, **out)
 
     def prepare_training(self) -> None:
         """Take weights that can be trained, and the graph of the structure."""
@@ -130,6 +141,21 @@ class Actions:
         """Write what the last contraction found."""
         np.savez(path, features=self.contracted.numpy())
 
+    def prepare_feed_forward(self, path: str) -> None:
+        """Read the input of the first feed-forward network of EquiformerV3."""
+        with np.load(path) as z:
+            self.features = torch.from_numpy(z["features"])
+        self.feed_forward_ = first_feed_forward(self.potential)
+
+    def feed_forward(self) -> None:
+        """Run it without derivatives."""
+        with torch.no_grad():
+            self.fed = self.feed_forward_(self.features)
+
+    def write_feed_forward(self, path: str) -> None:
+        """Write what it found."""
+        np.savez(path, features=self.fed.numpy())
+
     def contest(self, setting: str, lmax: int, batch: int, channels: int) -> None:
         """Draw signals for products of degrees."""
         gc.collect()
@@ -155,6 +181,10 @@ class Actions:
     def profile(self, runs: int) -> dict[str, Any]:
         """Return the time of an evaluation and its parts."""
         return {**profile(self.evaluate, runs), "roofline": roofline()}
+
+    def sgemm(self, shapes: list[list[int]]) -> float:
+        """Return the best rate of products of matrices of these shapes, operations/s."""
+        return sgemm_rate(shapes)
 
     def dynamics(self, steps: int, skin: float, threads: int) -> dict[str, Any]:
         """Run dynamics and return what the neighbour list took."""

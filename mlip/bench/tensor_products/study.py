@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlip.bench.group import start_ours
 from mlip.bench.model import free_memory
 from mlip.bench.rows import Row, check_counts, machine
-from mlip.bench.sides import start_ours
 from mlip.bench.tensor_products.cases import SETTINGS, Case
 from mlip.bench.tensor_products.contest import agree
 from mlip.bench.tensor_products.implementations import IMPLEMENTATIONS, available
