@@ -41,8 +41,8 @@ def _add_model(subjects: Commands) -> None:
                                 "time, memory, picture")
     _add_choice(model)
     model.add_argument("--sizes", type=int, nargs="+", help="mace: atoms of water (default: 24 to 12 288)")
-    model.add_argument("--structures", nargs="+", help="equiformer_v3: isobutane, cu4, cu32, cu108, cu256, cu1000 "
-                       "(default: isobutane cu32 cu108 cu1000)")
+    model.add_argument("--structures", nargs="+", help="equiformer_v3: water, isobutane, cu4, cu32, cu108, cu256, "
+                       "cu1000 (default: isobutane cu32 cu108 cu1000)")
     model.add_argument("--as-published", action="store_true", default=None,
                        help="equiformer_v3: time the published algorithm beside ours")
     _add_threads(model)

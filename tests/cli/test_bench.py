@@ -66,6 +66,7 @@ EQUIFORMER = ("--family", "equiformer_v3", "--channels", 4, "--hidden-lmax", 1, 
 
 def test_equiformer(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EquiformerSides, "memory", lambda *_: Memory(0, 1))  # no further processes
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code, out, err = run("bench", "model", *EQUIFORMER, "--structures", "isobutane", "--threads", 1, "--rounds", 1,
                          "--as-published", "--json", "rows.json")
     assert (code, err) == (0, "")

@@ -20,7 +20,7 @@ from mlip.neighbors import neighbor_list
 ELEMENTS = (1, 6, 8, 29)
 CUTOFF = 6.0  # A
 COPPER = {"cu4": (1, 1, 1), "cu32": (2, 2, 2), "cu108": (3, 3, 3), "cu256": (4, 4, 4), "cu1000": (5, 5, 10)}
-MOLECULES = ("isobutane",)
+MOLECULES = {"water": "H2O", "isobutane": "isobutane"}  # name in ASE
 STRUCTURES = (*MOLECULES, *COPPER)
 
 
@@ -82,7 +82,7 @@ def structure_named(name: str) -> Structure:
         positions, cell = copper_block(COPPER[name])
         return Structure.create([29] * len(positions), positions, cell, True)
     if name in MOLECULES:
-        return structure_of(molecule(name))
+        return structure_of(molecule(MOLECULES[name]))
     raise OptionError(f"structure {name!r} is unknown; known: {', '.join(STRUCTURES)}")
 
 

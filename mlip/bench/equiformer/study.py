@@ -23,7 +23,7 @@ from mlip.so3.degrees import size
 PUBLISHED = "as published"
 DEFAULT = ("isobutane", "cu32", "cu108", "cu1000")
 PROBE = "cu4"  # whose memory tells what more edges would take
-WARM_UP = "isobutane"
+WARM_UP = "water"
 FEED_FORWARD_ATOMS = 32
 GIGABYTE = 1e9
 
@@ -123,7 +123,7 @@ def bench_equiformer(choice: EquiformerChoice | None = None, structures: Sequenc
         study = _Study(both, choice, tuple(threads), rounds)
         rows = [row for name in names for row in study.rows(name)] + study.feed_forward()
         rate = max(both.sgemm(choice), study.rate)
-    return [_rated(row, rate) for row in rows]
+    return [rated(row, rate) for row in rows]
 
 
 @contextmanager
@@ -132,8 +132,8 @@ def _started(choice: EquiformerChoice, ways: Sequence[Variant], published: bool)
         yield EquiformerSides(choice, ways, published, Path(folder), stack)
 
 
-def _rated(row: Row, rate: float) -> Row:
-    """Return a row with the efficiencies."""
+def rated(row: Row, rate: float) -> Row:
+    """Return a row with the efficiencies, at a rate of matrix products of one thread, operations/s."""
     most = rate * row["threads"]
     efficiency = {name: None if row[seconds] is None else row["flop"] / (row[seconds] * most)
                   for name, seconds in (("efficiency", "seconds"), ("published_efficiency", "published_seconds"))}
