@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mlip.models.equiformer_v3.blocks import NORM_EPS
 from mlip.nn.workspace import WORKSPACE
+from mlip.ops.attention_activation import head_logits, head_logits_backward, swiglu, swiglu_backward
 from mlip.ops.edge_rotation import from_edges, from_edges_backward, to_edges, to_edges_backward
+from mlip.ops.sphere_tables import swiglu_matrices
 
 if TYPE_CHECKING:
     from mlip.models.equiformer_v3.attention import GraphAttention
@@ -134,7 +137,7 @@ class _Blocked(torch.autograd.Function):
         return dx, dbasis, dwigner, denvelope, None, None
 
 
-First = tuple[Tensor, Tensor]  # scalars [e, extra] and hidden components [e, K, 2 * hidden] of a block
+First = tuple[Tensor, Tensor]  # scalars [e, extra] and hidden components [e, K, outputs] of a block
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,18 @@ class Second:
     """What comes behind the first linear map in a block.
 
     Attributes:
-        leaves: scalars, hidden components and envelope.
-        active: [e, K, hidden], the activated components, and their graph.
-        weights: [e, H], of the attention, and their graph.
+        first: scalars and hidden components.
+        leaves: logits [e, H] and envelope [e, 1].
+        weights: [e, H], of the attention, and their graph from these.
+        gated: gates, hidden components and, with its graph from these, what becomes of them [e, K, hidden]; None for
+            the activation `"swiglu"`, which needs no graph.
         values: [e, K, heads * value].
     """
 
-    leaves: Sequence[Tensor]
-    active: Tensor
+    first: First
+    leaves: tuple[Tensor, Tensor]
     weights: Tensor
+    gated: tuple[Tensor, Tensor, Tensor] | None
     values: Tensor
 
 
@@ -192,14 +198,21 @@ class _Run:
 
     def second(self, block: Block, first: First) -> Second:
         """Return values and weights."""
-        layer, (_, receiver) = self.layer, self._ends(block)
+        layer, (scalars, hidden), (_, receiver) = self.layer, first, self._ends(block)
+        alpha, *gates = torch.split(scalars, layer.extra, dim=1)
+        logits = head_logits(alpha, *self._norm()).requires_grad_()
+        envelope = self.envelope[block.begin : block.end].detach().requires_grad_()
         with torch.enable_grad():
-            leaves = [t.detach().requires_grad_() for t in (*first, self.envelope[block.begin : block.end])]
-            scalars, hidden, envelope = leaves
-            alpha, *gates = torch.split(scalars, layer.extra, dim=1)
-            weights = layer.weights(layer.logits(alpha), receiver - block.first, block.last - block.first, envelope)
-            active = layer.activate(hidden, gates, "compiled")
-        return Second(leaves, active, weights, layer.second.evaluate(active)[1])
+            weights = layer.weights(logits, receiver - block.first, block.last - block.first, envelope)
+        gated = None
+        if layer.activation == "swiglu":
+            active = swiglu(hidden, gates[0], gates[1], *self._sphere())
+        else:
+            with torch.enable_grad():
+                gate, hidden = (t.detach().requires_grad_() for t in (*gates, hidden))
+                active = layer.activate(hidden, [gate], "compiled")
+            gated = gate, hidden, active
+        return Second(first, (logits, envelope), weights, gated, layer.second.evaluate(active)[1])
 
     def sum(self, block: Block, made: Second) -> Tensor:
         """Return the sums on the receivers of a block."""
@@ -214,10 +227,7 @@ class _Run:
         wigner, row, lmax, mmax = self.wigner[here], chunk.row_of(block), self.frame.lmax, self.frame.mmax
         dvalues, by_sum, dweights = from_edges_backward(g, made.values, wigner, made.weights.detach(),
                                                         self._offsets(block), lmax, mmax)
-        dactive = torch.empty_like(made.active)
-        self.layer.second.transposed(None, dvalues, dactive)
-        dscalars, dhidden, by_weights = torch.autograd.grad([made.active, made.weights], made.leaves,
-                                                            [dactive, dweights])
+        dscalars, dhidden, by_weights = self._between(made, dvalues, dweights)
         buffer = WORKSPACE.take((len(wigner), self.frame.components, 2 * self.x.shape[2]), self.x)
         self.layer.first.transposed(dscalars, dhidden, buffer.tensor)
         by_messages, of_edges = to_edges_backward(buffer.tensor, self.x, wigner, radial, sender, receiver, row, lmax,
@@ -226,6 +236,35 @@ class _Run:
         dradial.index_add_(0, row, of_edges)
         torch.add(by_sum, by_messages, out=dwigner[here])
         denvelope[here] = by_weights
+
+    def _between(self, made: Second, dvalues: Tensor, dweights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the derivatives by scalars, hidden components and envelope of what has these by values and weights."""
+        layer, (scalars, hidden) = self.layer, made.first
+        dlogits, denvelope = torch.autograd.grad(made.weights, made.leaves, dweights)
+        dscalars = torch.empty_like(scalars)
+        alpha, *gates = torch.split(scalars, layer.extra, dim=1)
+        dalpha, *dgates = torch.split(dscalars, layer.extra, dim=1)
+        head_logits_backward(dlogits, alpha, *self._norm(), dalpha)
+        dactive = dvalues.new_empty(*dvalues.shape[:2], layer.config.attention_hidden)
+        layer.second.transposed(None, dvalues, dactive)
+        if made.gated is None:
+            dhidden = swiglu_backward(dactive, hidden, gates[0], gates[1], *self._sphere(), dgates[0], dgates[1])
+        else:
+            *leaves, active = made.gated
+            by_gate, dhidden = torch.autograd.grad(active, leaves, dactive)
+            dgates[0].copy_(by_gate)
+        return dscalars, dhidden, denvelope
+
+    def _norm(self) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Return what `head_logits` needs: weight and bias of the norm, weights of the channels, epsilon."""
+        norm = self.layer.alpha_norm
+        return norm.weight.detach(), norm.bias.detach(), self.layer.alpha_weight.detach(), NORM_EPS
+
+    def _sphere(self) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Return what `swiglu` needs: matrices and reflections."""
+        _, to, back, reflections = swiglu_matrices(self.frame.lmax, self.frame.mmax, self.x, True)
+        assert reflections is not None
+        return to, back, reflections
 
     def _ends(self, block: Block) -> tuple[Tensor, Tensor]:
         return self.edges.sender[block.begin : block.end], self.edges.receiver[block.begin : block.end]

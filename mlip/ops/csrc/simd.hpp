@@ -87,7 +87,20 @@ inline V reduce(const V* v) {  // of 2 * kLanes / (2 * kSize) vectors, in lanes 
                                 std::make_integer_sequence<int, kLanes>());
   }
 }
+template <int kSize, class V, int... I>
+inline V fold(V v, std::integer_sequence<int, I...> all) {
+  v += shuffle<(I ^ kSize)...>(v, v);
+  if constexpr (kSize > 1) v = fold<kSize / 2>(v, all);
+  return v;
+}
 }  // namespace detail
+
+/// Returns the sum over the lanes of a vector, in all lanes.
+template <class T>
+inline Vec<T> lane_total(Vec<T> v) {
+  constexpr int kLanes = lanes<Vec<T>, T>;
+  return detail::fold<kLanes / 2>(v, std::make_integer_sequence<int, kLanes>());
+}
 
 /// Returns the sums over the lanes of as many vectors as a vector has lanes.
 template <class T>

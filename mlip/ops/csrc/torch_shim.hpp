@@ -21,6 +21,7 @@ int32_t aoti_torch_get_data_ptr(AtenTensorHandle, void**);
 int32_t aoti_torch_get_dim(AtenTensorHandle, int64_t*);
 int32_t aoti_torch_get_numel(AtenTensorHandle, int64_t*);
 int32_t aoti_torch_get_sizes(AtenTensorHandle, int64_t**);
+int32_t aoti_torch_get_strides(AtenTensorHandle, int64_t**);
 int32_t aoti_torch_get_dtype(AtenTensorHandle, int32_t*);
 int32_t aoti_torch_is_contiguous(AtenTensorHandle, bool*);
 int32_t aoti_torch_empty_strided(int64_t, const int64_t*, const int64_t*, int32_t, int32_t, int32_t,
@@ -54,6 +55,13 @@ inline int narrow(int64_t number) {
   require(number >= 0 && number <= std::numeric_limits<int>::max(), "a tensor has too many rows or channels");
   return static_cast<int>(number);
 }
+
+/// The values of a matrix whose rows begin `stride` numbers apart.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t stride;
+};
 
 /// Owns one reference to a tensor of torch on the CPU.
 class Tensor {
@@ -104,15 +112,35 @@ class Tensor {
   template <class T>
   T* data() const {
     make_contiguous();
-    void* pointer = nullptr;
-    succeed(aoti_torch_get_data_ptr(handle_, &pointer));
-    return static_cast<T*>(pointer);
+    return pointer<T>();
   }
+
+  /// Returns the distance in memory between neighbours along a dimension.
+  int64_t stride(size_t dimension) const {
+    int64_t* strides = nullptr;
+    succeed(aoti_torch_get_strides(handle_, &strides));
+    return strides[dimension];
+  }
+  /// Returns the values of a matrix whose rows may be parts of those of a wider one. First copies a matrix with gaps
+  /// within its rows, and what is written to that is lost.
+  template <class T>
+  Rows<T> rows() const {
+    T* first = whole_rows() ? pointer<T>() : data<T>();
+    return {first, stride(0)};
+  }
+  /// Whether a tensor is a matrix whose rows have no gaps.
+  bool whole_rows() const { return dim() == 2 && (size(1) <= 1 || stride(1) == 1); }
 
   /// Gives the reference to the caller of a boxed kernel.
   StableIValue release() { return reinterpret_cast<StableIValue>(std::exchange(handle_, nullptr)); }
 
  private:
+  template <class T>
+  T* pointer() const {
+    void* found = nullptr;
+    succeed(aoti_torch_get_data_ptr(handle_, &found));
+    return static_cast<T*>(found);
+  }
   void make_contiguous() const {
     if (contiguous()) return;
     Tensor copy(shape(), dtype());
