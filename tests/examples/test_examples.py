@@ -24,9 +24,12 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "06_screening": (["NOTE: this model knows one molecule", "diamond.cif[0]", "failed: StructureError",
                       "structures went well"], ["screening.jsonl", "structures"]),
     "07_mace_gaunt": (["no data in nowhere", "clebsch_gordan", "gaunt_antisymmetric"], []),
+    "08_equiformer_v3": (["'equiformer_v3', elements=Cu", "lattice constant", "2 frames of 32 atoms"],
+                         ["crystal.pdb", "cu", "energies.csv", "relaxed.xyz", "trajectory.dcd"]),
 }
 
-SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"]}  # training is tested below
+SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
+         "08_equiformer_v3": ["--epochs", "2", "--steps", "20"]}
 
 
 def register_plugin() -> None:

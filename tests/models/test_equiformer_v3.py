@@ -286,3 +286,35 @@ def test_one_graph_of_torch_compile(structures: dict[str, Atoms]) -> None:
     graph = potential.graph([structure_of(structures["triclinic"])])
     with torch.no_grad():
         torch.testing.assert_close(compiled(graph), potential.model(graph), rtol=0, atol=1e-13)
+
+
+class Compiled:
+    """A captured model with what `evaluate` asks for."""
+
+    def __init__(self, model: Any) -> None:
+        self.isolated_energies = model.isolated_energies
+        self.energies = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+
+    def __call__(self, graph: AtomGraph) -> Tensor:
+        found: Tensor = self.energies(graph)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of torch's compiler
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_no_recompilation_while_the_cell_breathes(backend: str, structures: dict[str, Atoms]) -> None:
+    """One graph serves every number of edges, forces and stress included."""
+    torch._dynamo.reset()
+    potential, rng = small("H C O Cu").to(backend=backend), np.random.default_rng(0)
+    model, compiled, edges = potential.model, Compiled(potential.model), set()
+    for step in range(12):
+        atoms = structures["triclinic"] * (2, 1, 1)
+        atoms.set_cell(atoms.cell.array * rng.uniform(0.7, 1.1) + rng.normal(0, 0.1, (3, 3)), scale_atoms=True)
+        graph = potential.graph([structure_of(atoms)])
+        edges.add(graph.edge_index.shape[1])
+        with torch._dynamo.config.patch(error_on_recompile=step > 1):
+            found = evaluate(compiled, graph, stress=True)
+        expected = evaluate(model, graph, stress=True)
+        for name in ("energies", "forces", "stress"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-12)
+    assert len(edges) > 4
