@@ -172,7 +172,7 @@ class _Run:
         """Return the radial weights of a chunk, [n, lmax+1, 2C]."""
         with torch.no_grad():
             flat: Tensor = self.layer.radial(chunk.rows_of(self.basis), chunk.rows_of(self.edges.ends, 1))
-        return flat.view(len(flat), self.frame.lmax + 1, -1)
+        return flat.view(len(flat), self.frame.lmax + 1, 2 * self.x.shape[2])
 
     def radial_backward(self, chunk: Chunk, dradial: Tensor, dbasis: Tensor) -> None:
         network = self.layer.radial
