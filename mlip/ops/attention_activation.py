@@ -22,7 +22,7 @@ def swiglu(hidden: Tensor, scalars: Tensor, gate: Tensor, to: Tensor, back: Tens
 
     With (a, b) and (s1, s2) the halves of the channels of `hidden` and `scalars`, and P their product as
     `mlip.ops.sphere_product(a, b, to, to, back, reflections)` makes it: out[e, k, c] = sigmoid(gate[e, c]) P[e, k, c],
-    plus silu(s1[e, c]) s2[e, c] for k = 0 (arXiv 2604.09130, section 4.2).
+    plus silu(s1[e, c]) s2[e, c] for k = 0 (arXiv 2604.09130).
 
     Args:
         hidden: [E, K, 2C].

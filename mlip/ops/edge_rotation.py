@@ -22,8 +22,8 @@ def rotate_to_edges(features: Tensor, wigner: Tensor, radial: Tensor, sender: Te
     """Return the features of both atoms of each edge in the frame of the edge, weighted for each degree and channel.
 
     out[e, k, c] = radial[row[e], l(k), c] (D_e x[sender[e]])_k[c] and
-    out[e, k, C+c] = radial[row[e], l(k), C+c] (D_e x[receiver[e]])_k[c] (Liao et al., ICLR 2024, section 4, with the
-    rotations of Passaro & Zitnick, ICML 2023). S = (lmax+1)^2; K, Q, the order of k and that of the entries of D are
+    out[e, k, C+c] = radial[row[e], l(k), C+c] (D_e x[receiver[e]])_k[c] (the rotations of Passaro & Zitnick,
+    ICML 2023). S = (lmax+1)^2; K, Q, the order of k and that of the entries of D are
     those of `mlip.so3.edge_frame.EdgeFrame`.
 
     Args:
@@ -62,8 +62,8 @@ def rotate_from_edges(values: Tensor, wigner: Tensor, weights: Tensor, offsets: 
     """Return the sums on receivers of weighted values that are rotated back from the frames of edges.
 
     out[i] = sum over e in offsets[i]..offsets[i+1] of f_l D_e^T (weights[e, h(c)] values[e, :, c]). The heads h are
-    consecutive groups of channels of equal size. f_l = sqrt((2l+1)/(2 mmax+1)) for l > mmax, else 1, restores the norm
-    that left-out orders take away (Liao et al., ICLR 2024).
+    consecutive groups of channels of equal size. f_l = sqrt((2l+1)/(2 mmax+1)) for l > mmax, else 1, makes up for
+    the orders that are left out.
 
     Args:
         values: [E, K, V], as `rotate_to_edges` orders components.

@@ -73,7 +73,7 @@ def swiglu_matrices(lmax: int, mmax: int | None, like: Tensor,
     """Return what `sphere_product` needs for the product of two signals as EquiformerV3 takes it.
 
     Components are sqrt(4 pi) / sqrt((2l+1)(lmax+1)) times the coefficients of orthonormal harmonics, and for l > mmax
-    both factors and the result carry another sqrt((2l+1)/(2 mmax+1)) (arXiv 2604.09130, section 4.2). The quadrature
+    both factors and the result carry another sqrt((2l+1)/(2 mmax+1)) (arXiv 2604.09130). The quadrature
     is exact: of any that is, the result is the same.
 
     Args:

@@ -1,7 +1,7 @@
 """The components that a rotation into the frame of an edge keeps, and the packed matrices that make them.
 
 A rotation around the polar axis mixes +m and -m only. With the edge as the axis, networks that are equivariant are
-block-diagonal in |m|, and keep the components with |m| <= mmax (Passaro & Zitnick, ICML 2023, section 3).
+block-diagonal in |m|, and keep the components with |m| <= mmax (Passaro & Zitnick, ICML 2023).
 """
 
 from __future__ import annotations

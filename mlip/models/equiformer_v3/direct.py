@@ -22,7 +22,7 @@ from mlip.ops import spherical_harmonics
 
 @dataclass(frozen=True)
 class Denoising:
-    """What DeNS adds to a structure whose atoms were moved at random (arXiv 2403.09549, section 3).
+    """What DeNS adds to a structure whose atoms were moved at random (arXiv 2403.09549).
 
     Attributes:
         forces: [N, 3], eV/A, the forces before the atoms were moved.

@@ -21,7 +21,7 @@ KEEP = 32 << 20  # bytes of both factors of a layer that are kept for the backwa
 
 
 class FeedForward(nn.Module):
-    """Maps to hidden channels, multiplies two signals on the sphere, maps back (arXiv 2604.09130, section 4.2).
+    """Maps to hidden channels, multiplies two signals on the sphere, maps back (arXiv 2604.09130).
 
     The published network has linear maps of channels on the points of a grid. They commute with going there and back,
     so here they act on coefficients; where weights are not trained they are merged with the maps beside them, and all

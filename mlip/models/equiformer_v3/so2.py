@@ -14,7 +14,7 @@ from mlip.so3.edge_frame import EdgeFrame
 class SO2Linear(nn.Module):
     """A linear map that commutes with rotations around the edge: complex matrices between components of one order m.
 
-    Components of the orders +m and -m are the parts of complex numbers (Passaro and Zitnick, ICML 2023, eq. 4).
+    Components of the orders +m and -m are the parts of complex numbers (Passaro and Zitnick, ICML 2023).
     """
 
     def __init__(self, lmax: int, mmax: int, inputs: int, outputs: int, extra: int = 0) -> None:
