@@ -7,21 +7,10 @@ import re
 from mlip.checkpoints.safe_pickle import describe
 from mlip.checkpoints.torch_file import StoredTensor
 from mlip.errors import ModelFileError
+from mlip.models.equiformer_v3.reference import is_constant
 
 _PREFIX = re.compile(r"(?:(?:module|_orig_mod)\.)*")
-_BUFFER = re.compile(
-    r"distance_expansion\.offset|(?:.+\.)?(?:wigner_index_to_m_array|wigner_inv_rescale|expand_index"
-    r"|balance_degree_weight|to_grid_mat|from_grid_mat|zero_padded_change_matrix)")
 _INSTEAD = "use weights='state_dict', the weights of the last step"
-
-
-def is_buffer(name: str) -> bool:
-    """Tell whether a tensor of EquiformerV3 is a constant that is not trained.
-
-    Args:
-        name: its key in the state dict, without prefixes.
-    """
-    return _BUFFER.fullmatch(name) is not None
 
 
 def stored_weights(state_dict: object) -> dict[str, StoredTensor]:
@@ -69,7 +58,7 @@ def averaged(stored: dict[str, StoredTensor], ema: object) -> dict[str, StoredTe
     if not isinstance(shadow, list) or not shadow:
         raise ModelFileError("the checkpoint holds no averaged weights (ema); it was saved without the state of the "
                              f"training: {_INSTEAD}")
-    names = [name for name in stored if not is_buffer(name)]
+    names = [name for name in stored if not is_constant(name)]
     if len(shadow) != len(names):
         raise ModelFileError(f"the checkpoint holds {len(shadow)} averaged tensors (ema) for {len(names)} parameters, "
                              f"so they cannot be told apart: {_INSTEAD}")

@@ -7,14 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
 from mlip.models.equiformer_v3.blocked import blocked_attention
-from mlip.models.equiformer_v3.blocks import NORM_EPS, DegreeMap, RadialNetwork, constant
+from mlip.models.equiformer_v3.blocks import NORM_EPS, DegreeMap, RadialNetwork, constant, gated
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.models.equiformer_v3.neighbourhood import Neighbourhood
 from mlip.models.equiformer_v3.so2 import SO2Linear
 from mlip.nn.linear import normal
 from mlip.ops import Backend, rotate_from_edges, rotate_to_edges, sphere_product, use_compiled
 from mlip.ops.sphere_tables import swiglu_matrices
-from mlip.so3.edge_frame import EdgeFrame
 
 
 class GraphAttention(nn.Module):
@@ -86,7 +85,8 @@ class GraphAttention(nn.Module):
     def activate(self, x: Tensor, gates: list[Tensor], backend: Backend) -> Tensor:
         """Return hidden components [E, K, hidden]."""
         if self.activation == "gate":
-            return self._gated(x, gates[0])
+            degrees = torch.tensor([l for l, _ in self.first.frame.kept()][1:], device=x.device)
+            return gated(x, gates[0], degrees)
         scalars, gate = gates
         c = self.config
         half = c.attention_hidden
@@ -95,9 +95,3 @@ class GraphAttention(nn.Module):
         product = product * torch.sigmoid(gate).unsqueeze(1)
         first = product[:, :1] + (silu(scalars[:, :half]) * scalars[:, half:]).unsqueeze(1)
         return torch.cat([first, product[:, 1:]], dim=1)
-
-    def _gated(self, x: Tensor, gate: Tensor) -> Tensor:
-        c = self.config
-        factors = torch.sigmoid(gate).view(len(x), c.lmax, c.attention_hidden)
-        degrees = [l - 1 for l, _ in [*EdgeFrame(c.lmax, c.mmax).kept()][1:]]
-        return torch.cat([silu(x[:, :1]), x[:, 1:] * factors[:, degrees]], dim=1)

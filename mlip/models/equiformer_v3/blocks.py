@@ -42,6 +42,18 @@ def map_degrees(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat([part.view(len(x), 2 * l + 1, weight.shape[1]) for l, part in enumerate(parts)], dim=1)
 
 
+def gated(x: Tensor, gate: Tensor, degrees: Tensor) -> Tensor:
+    """Return x [N, K, C] with silu on the first component, of degree 0, and a sigmoid times the others.
+
+    Args:
+        x: [N, K, C].
+        gate: [N, lmax * C], for each degree from 1 on.
+        degrees: [K - 1] int64, of the other components.
+    """
+    factors = torch.sigmoid(gate).view(len(x), gate.shape[1] // x.shape[2], x.shape[2])
+    return torch.cat([silu(x[:, :1]), x[:, 1:] * factors[:, degrees - 1]], dim=1)
+
+
 class MergedLayerNorm(nn.Module):
     """Divides the features of an atom by one number, the root mean square over degrees, orders and channels."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mlip.models.equiformer_v3.blocks import DegreeMap
+from mlip.models.equiformer_v3.blocks import DegreeMap, gated
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.ops.sphere_tables import component_degrees
 
@@ -32,10 +32,10 @@ class StressHead(nn.Module):
 
     def __init__(self, config: EquiformerV3Config) -> None:
         super().__init__()
-        self.lmax, self.width = config.lmax, config.feed_forward_hidden
-        self.expand = DegreeMap(config.lmax, config.channels, self.width)
-        self.gate = nn.Linear(config.channels, config.lmax * self.width, dtype=torch.float32)
-        self.contract = DegreeMap(config.lmax, self.width, 1)
+        self.lmax, width = config.lmax, config.feed_forward_hidden
+        self.expand = DegreeMap(config.lmax, config.channels, width)
+        self.gate = nn.Linear(config.channels, config.lmax * width, dtype=torch.float32)
+        self.contract = DegreeMap(config.lmax, width, 1)
 
     def forward(self, x: Tensor, batch: Tensor, atoms: Tensor) -> Tensor:
         """Return [B, 9], components of degree 0, 1 (which is 0) and 2.
@@ -45,10 +45,7 @@ class StressHead(nn.Module):
             batch: [N] int64, the structure of each atom.
             atoms: [B], number of atoms of each structure.
         """
-        factors = torch.sigmoid(self.gate(x[:, 0])).view(len(x), self.lmax, self.width)
-        hidden = self.expand(x)
-        degree = component_degrees(self.lmax, x)[1:] - 1
-        hidden = torch.cat([silu(hidden[:, :1]), hidden[:, 1:] * factors[:, degree]], dim=1)
+        hidden = gated(self.expand(x), self.gate(x[:, 0]), component_degrees(self.lmax, x)[1:])
         found = self.contract(hidden)[:, :9, 0]
         mean = found.new_zeros(len(atoms), 9).index_add(0, batch, found) / atoms.clamp(min=1)[:, None]
         return torch.cat([mean[:, :1], torch.zeros_like(mean[:, 1:4]), mean[:, 4:]], dim=1)

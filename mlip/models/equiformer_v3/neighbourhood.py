@@ -14,7 +14,7 @@ from mlip.graph import AtomGraph
 from mlip.models.equiformer_v3.blocked import Chunk, chunks_of
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.nn.rowwise import by_rows
-from mlip.ops import Backend, packing_index, spherical_harmonics, use_compiled, wigner_matrices
+from mlip.ops import Backend, Edges, packing_index, spherical_harmonics, use_compiled, wigner_matrices
 from mlip.ops.sphere_tables import embedding_factors
 from mlip.ops.wigner import from_polar_axis
 
@@ -72,7 +72,7 @@ def neighbourhood(graph: AtomGraph, elements: Tensor, config: EquiformerV3Config
         kept = nearest(vectors, receiver, c.nonsmooth_max_neighbors)
         sender, receiver, vectors, row = sender[kept], receiver[kept], vectors[kept], torch.arange(len(kept)).to(kept)
         edge = row
-    offsets = torch.searchsorted(receiver, torch.arange(graph.num_atoms + 1, device=receiver.device))
+    offsets = Edges.of(sender, receiver, graph.num_atoms, row).offsets
     in_blocks = len(row) and use_compiled(backend, vectors) and not torch.compiler.is_compiling()
     chunks = chunks_of(offsets, row, len(edge)) if in_blocks else ()
     r = torch.linalg.vector_norm(vectors[edge], dim=1, keepdim=True)

@@ -30,8 +30,9 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "attn_activation": SWIGLU, "ffn_activation": SWIGLU, "use_attn_renorm": (True,), "use_add_merge": (False,),
     "use_rad_l_parametrization": (True,), "softcap": (None,), "use_grid_mlp": (True,), "use_head_reg": (False,),
     "use_gate_force_head": (True,), "alpha_drop": (0.0,)}
-CONSTANTS = re.compile(r"(expand_index|balance_degree_weight|wigner_index_to_m_array|wigner_inv_rescale"
-                       r"|(to|from)_grid_mat|zero_padded_change_matrix|distance_expansion\.offset)$")
+_CONSTANT = re.compile(
+    r"distance_expansion\.offset|(?:.+\.)?(?:wigner_index_to_m_array|wigner_inv_rescale|expand_index"
+    r"|balance_degree_weight|to_grid_mat|from_grid_mat|zero_padded_change_matrix)")
 TRAINED_WITH = re.compile(r"^(force_embedding|dens_block)\.")
 MOST_ELEMENTS = 118
 PREFIXES = ("module.", "_orig_mod.")
@@ -63,6 +64,15 @@ def convert(state_dict: Mapping[str, Tensor],
     weights |= _constants(config, ours, weights["embedding"])
     reader.finish()
     return ours, weights
+
+
+def is_constant(name: str) -> bool:
+    """Tell whether a tensor of the reference is not trained and follows from the configuration.
+
+    Args:
+        name: its key in the state dict, without prefixes.
+    """
+    return _CONSTANT.fullmatch(name) is not None
 
 
 def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,7 +162,7 @@ class _Reader:
 
     def finish(self) -> None:
         """Raise if a tensor that matters was not read: the model has a part we do not know."""
-        left = sorted(k for k in self.unread if not CONSTANTS.search(k))
+        left = sorted(k for k in self.unread if not is_constant(k))
         if left:
             raise UnsupportedModelError(f"equiformer_v3: {len(left)} tensor(s) of the model are of a kind mlip does "
                                         f"not support: {', '.join(left[:6])}")
