@@ -37,7 +37,8 @@ class Family:
 
 
 FAMILIES = {"mace": Family("mlip.models.mace", "MACEConfig", "MACE"),
-            "equiformer_v3": Family("mlip.models.equiformer_v3", "EquiformerV3Config", "make_model")}
+            "equiformer_v3": Family("mlip.models.equiformer_v3", "EquiformerV3Config", "make_model"),
+            "transip": Family("mlip.models.transip", "TransIPConfig", "make_model")}
 REFERENCES = {"mace": "mlip.models.mace.reference", "mace_gaunt": "mlip.models.mace.reference_gaunt",
               "equiformer_v3": "mlip.models.equiformer_v3.reference"}
 
