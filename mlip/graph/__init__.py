@@ -3,6 +3,7 @@
 from mlip.graph.atomgraph import AtomGraph
 from mlip.graph.build import build_graph, check_elements, check_neutral, naming
 from mlip.graph.structure import Structure
+from mlip.graph.turned import turned, turned_each
 
 __all__ = ["AtomGraph", "Structure", "build_graph", "check_elements", "check_neutral",
-           "naming"]
+           "naming", "turned", "turned_each"]
