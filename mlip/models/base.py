@@ -123,6 +123,11 @@ class EnergyModel(nn.Module, ABC):
         """Whether its forces and stress are derivatives of its energy, not predictions of their own."""
         return True
 
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether its energy is invariant under rotations by construction, not only as far as it learned to be."""
+        return True
+
     def tabulated(self) -> EnergyModel:
         """Return a copy whose radial functions are read from tables, made when they are first needed.
 

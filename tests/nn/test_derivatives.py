@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlip import AtomGraph, Potential, Structure
-from mlip.graph import build_graph
+from mlip.graph import build_graph, turned
 from mlip.nn.derivatives import evaluate
 
 CELL = [[3.0, 0.2, 0.0], [0.1, 3.3, 0.4], [0.0, -0.3, 3.6]]
@@ -28,6 +28,25 @@ class Springs:
 
     def isolated_energies(self, graph: AtomGraph) -> Tensor:
         return -1e4 * graph.numbers.to(torch.float64)
+
+
+class Lopsided(Springs):
+    """E = sum over edges of k/8 (r - 1)^2 (1 + x y / 2 + z / 3) (3 - r)^3: it depends on the orientation, smoothly."""
+
+    def __call__(self, graph: AtomGraph) -> Tensor:
+        v = graph.vectors(self.dtype)
+        r = torch.linalg.vector_norm(v, dim=-1)
+        lopsided = 1 + v[:, 0] * v[:, 1] / 2 + v[:, 2] / 3
+        energy = self.stiffness.to(r.dtype) / 8 * (r - 1) ** 2 * lopsided * (3 - r) ** 3
+        return r.new_zeros(graph.num_atoms).index_add(0, graph.edge_index[1], energy)
+
+
+def turned_about(axis: int, angle: float) -> Tensor:
+    """Return the matrix M that turns rows, r M, by an angle about an axis."""
+    generator = torch.zeros(3, 3, dtype=torch.float64)
+    generator[(axis + 1) % 3, (axis + 2) % 3] = angle
+    generator[(axis + 2) % 3, (axis + 1) % 3] = -angle
+    return torch.linalg.matrix_exp(generator)
 
 
 def graph_of() -> AtomGraph:
@@ -71,6 +90,46 @@ def test_energies_add_up_in_double_precision() -> None:
     torch.testing.assert_close(result.energy, torch.stack([e[:3].sum(), e[3:].sum()]), rtol=1e-15, atol=0)
 
 
+def test_torque_of_a_molecule_is_the_sum_of_r_cross_f() -> None:
+    graph = graph_of()
+    result = evaluate(Lopsided(), graph, torque=True)
+    assert result.forces is not None
+    assert result.torque is not None
+    assert result.stress is None
+    expected = torch.linalg.cross(graph.positions[3:], result.forces[3:]).sum(dim=0)
+    torch.testing.assert_close(result.torque[1], expected, rtol=0, atol=1e-12)
+    assert expected.abs().max() > 1e-3
+
+
+def test_torque_is_the_derivative_by_a_rotation() -> None:
+    graph, eps = graph_of(), 1e-3
+    found = evaluate(Lopsided(), graph, forces=False, torque=True).torque
+    assert found is not None
+    for axis in range(3):
+        energies = [evaluate(Lopsided(), turned(graph, turned_about(axis, step * eps)[None]), forces=False).energy
+                    for step in (-2, -1, 1, 2)]
+        slope = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * eps)
+        torch.testing.assert_close(found[:, axis], -slope, rtol=0, atol=1e-7)
+    assert found.abs().max() > 0.3
+
+
+def test_no_torque_where_the_energy_is_invariant() -> None:
+    found = evaluate(Springs(), graph_of(), torque=True, stress=True)
+    assert found.torque is not None
+    assert found.torque.abs().max() < 1e-12
+    torch.testing.assert_close(found.stress, evaluate(Springs(), graph_of(), stress=True).stress, rtol=0, atol=0,
+                               equal_nan=True)
+
+
+def test_training_keeps_the_graph_of_the_torque() -> None:
+    model = Lopsided()
+    result = evaluate(model, graph_of(), torque=True, training=True)
+    assert result.torque is not None
+    (slope,) = torch.autograd.grad(result.torque.square().sum(), model.stiffness)
+    expected = 2 * result.torque.square().sum() / model.stiffness  # the torque is proportional to the stiffness
+    torch.testing.assert_close(slope, expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("forces", "stress"), [(False, False), (True, False), (False, True), (True, True)])
 def test_only_what_was_asked_for(forces: bool, stress: bool) -> None:
     graph = graph_of()
@@ -86,9 +145,9 @@ def test_only_what_was_asked_for(forces: bool, stress: bool) -> None:
 
 def test_nothing_hangs_on_the_result_or_on_the_graph() -> None:
     graph = graph_of()
-    result = evaluate(Springs(), graph, stress=True)
+    result = evaluate(Springs(), graph, stress=True, torque=True)
     assert not any(t.requires_grad for t in (result.energy, result.energies, result.forces, result.stress,
-                                             result.interaction))
+                                             result.interaction, result.torque))
     assert not graph.positions.requires_grad
     assert not graph.cell.requires_grad
     assert torch.is_grad_enabled()
