@@ -71,6 +71,10 @@ class EngineMismatchError(MLIPError, ArithmeticError):
     """Two engines give different energies for one structure."""
 
 
+class DefaultedWarning(UserWarning):
+    """A model reads charge and spin, and a structure did not give them: charge 0 and multiplicity 1 are assumed."""
+
+
 class NonFiniteError(MLIPError, ArithmeticError):
     """A prediction holds NaN or infinity; `atoms` lists the indices of the atoms concerned."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential | str | Path,
                  atoms: Iterable[int] | None = None, *, periodic: bool | None = None,
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
-                 skin: float = 1.0, force_group: int = 0, charge: int = 0, spin: int = 1,
+                 skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                  head: str | None = None, energy: str = "total", backend: str | None = None,
                  radial: str | None = None) -> openmm.PythonForce:
     """Return an OpenMM force that gives the energy and forces of a model.
@@ -44,8 +44,8 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         dtype: `float32`/`single` or `float64`/`double`; None keeps that of the model.
         skin: A, added to the cutoff of the neighbour list so that it serves for many steps; 0 for a new one at each.
         force_group: 0 to 31.
-        charge: total charge of the atoms the force acts on, e.
-        spin: their multiplicity 2S+1.
+        charge: total charge of the atoms the force acts on, e; None for not given, which counts as 0.
+        spin: their multiplicity 2S+1; None for not given, which counts as 1.
         head: name of the head, for models with several.
         energy: `total`, or `interaction` for the energy above that of the isolated atoms; the forces are the same.
         backend: `auto`, `compiled` or `reference`; None keeps that of the model.

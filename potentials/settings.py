@@ -25,8 +25,8 @@ class Settings:
         particles: [N] int64, indices in the System, for error messages; None for 0..N-1.
         periodic: whether the box of the System is the cell of the model.
         skin: A, of the neighbour list.
-        charge: total charge of the atoms, e.
-        spin: multiplicity 2S+1.
+        charge: total charge of the atoms, e; None where it was not given.
+        spin: multiplicity 2S+1; None where it was not given.
         head: name of the model head; None for the only one.
         energy: `total`, or `interaction` for the energy above that of the isolated atoms.
     """
@@ -35,8 +35,8 @@ class Settings:
     particles: NDArray[np.int64] | None
     periodic: bool
     skin: float = 1.0
-    charge: int = 0
-    spin: int = 1
+    charge: int | None = None
+    spin: int | None = None
     head: str | None = None
     energy: str = "total"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def create_system(topology: Topology, model: Potential | str | Path, *, periodic: bool | None = None,
                   device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
-                  skin: float = 1.0, force_group: int = 0, charge: int = 0, spin: int = 1,
+                  skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                   head: str | None = None, energy: str = "total",
                   remove_cm_motion: bool = True, backend: str | None = None,
                   radial: str | None = None) -> openmm.System:
@@ -35,8 +35,8 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
         dtype: working precision.
         skin: A.
         force_group: 0 to 31.
-        charge: total charge, e.
-        spin: multiplicity 2S+1.
+        charge: total charge, e; None for not given.
+        spin: multiplicity 2S+1; None for not given.
         head: name of the head.
         energy: `total` or `interaction`.
         remove_cm_motion: add a `CMMotionRemover`, as OpenMM does by default.

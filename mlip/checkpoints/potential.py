@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +21,8 @@ from mlip.checkpoints.agreement import check_agreement, piece_of, tabulation_err
 from mlip.checkpoints.info import ModelInfo
 from mlip.checkpoints.options import Radial, as_device, as_dtype, as_radial
 from mlip.elements import SYMBOLS
-from mlip.errors import NonFiniteError, StructureError
-from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_neutral, naming
+from mlip.errors import DefaultedWarning, NonFiniteError, StructureError
+from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_state, naming
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
 from mlip.nn.derivatives import BatchPrediction, evaluate
@@ -73,6 +74,7 @@ class Potential:
         self.model = model.eval().requires_grad_(False)
         self._exact = self.model if exact is None else exact
         self._agrees = False  # whether `check_backend` was done
+        self._told_defaults = False  # whether `check` said which charge and spin it assumes
         self.radial_error: float | None = None
         self._info = info
         self._identity = identity
@@ -154,7 +156,9 @@ class Potential:
         model = exact if radial == "exact" else exact.tabulated()
         for each in (exact, model):
             each.set_backend(backend)
-        return Potential(model, self._info, self.path, self.info.sha256, exact=exact)
+        twin = Potential(model, self._info, self.path, self.info.sha256, exact=exact)
+        twin._told_defaults = self._told_defaults
+        return twin
 
     def graph(self, structures: Sequence[Structure],
               edges: Sequence[NeighborList] | None = None) -> AtomGraph:
@@ -167,14 +171,22 @@ class Potential:
 
         Raises:
             UnknownElementError: elements the model does not know.
-            StructureError: a charge or spin, where the model reads none.
+            StructureError: a charge or spin that the model does not know, or none where it knows the default not.
+
+        Warns:
+            DefaultedWarning: a charge or spin that the model reads is not given; once for a potential.
         """
         config = self.model.config
+        assumed: dict[str, None] = {}
         for i, structure in enumerate(structures):
             with naming(i if len(structures) > 1 else None):
                 check_elements(structure.numbers, config.atomic_numbers)
-                if not config.reads_charge_and_spin:
-                    check_neutral(structure)
+                assumed |= dict.fromkeys(check_state(structure, config.known_charges, config.known_spins))
+        if assumed and not self._told_defaults:
+            warnings.warn(f"no {' and no '.join(assumed)} was given, but the model reads it; charge 0 and multiplicity "
+                          "1 are assumed. Set atoms.info['charge'] and atoms.info['spin'] (2S+1), or the arguments "
+                          "charge and spin of OpenMM forces and Systems", DefaultedWarning, stacklevel=2)
+            self._told_defaults = True
 
     def evaluate(self, structures: Sequence[Structure], *, forces: bool = True, stress: bool = True,
                  edges: Sequence[NeighborList] | None = None) -> list[Prediction]:

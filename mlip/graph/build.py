@@ -103,18 +103,54 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
         pair_edge=integers(pair_edge),
         batch=integers(np.repeat(np.arange(len(structures)), sizes)),
         volume=floats(volumes),
-        charge=integers([s.charge for s in structures]),
-        spin=integers([s.spin for s in structures]),
+        charge=integers([s.total_charge for s in structures]),
+        spin=integers([s.multiplicity for s in structures]),
         head=integers(chosen),
     )
 
 
 def check_neutral(structure: Structure) -> None:
     """Raise `StructureError` for a charge or spin that a model without them would silently ignore."""
-    if structure.charge != 0 or structure.spin != 1:
-        raise StructureError(f"charge {structure.charge} and spin (2S+1) {structure.spin} were given, but the model "
-                             "reads neither: it knows the ground states of its training data only; take them out of "
-                             "atoms.info (or the arguments) to evaluate it all the same")
+    if structure.total_charge != 0 or structure.multiplicity != 1:
+        raise StructureError(f"charge {structure.total_charge} and spin (2S+1) {structure.multiplicity} were given, "
+                             "but the model reads neither: it knows the ground states of its training data only; take "
+                             "them out of atoms.info (or the arguments) to evaluate it all the same")
+
+
+def check_state(structure: Structure, charges: Sequence[int], spins: Sequence[int]) -> list[str]:
+    """Check charge and spin against those a model was made for; return which of them it reads and was not given.
+
+    Args:
+        structure: charges and spins that it does not give count as 0 and 1.
+        charges: total charges the model knows, e.
+        spins: multiplicities 2S+1 the model knows.
+
+    Raises:
+        StructureError: values the model does not know.
+    """
+    if tuple(charges) == (0,) and tuple(spins) == (1,):
+        check_neutral(structure)
+        return []
+    assumed = []
+    for name, key, given, value, known in (
+            ("charge", "charge", structure.charge, structure.total_charge, charges),
+            ("spin (2S+1)", "spin", structure.spin, structure.multiplicity, spins)):
+        if value not in known and given is None:
+            raise StructureError(f"the model must be told the {name}: it was made for {_listed(known)}, not for the "
+                                 f"default {value}; set atoms.info[{key!r}], or the argument {key}")
+        if value not in known:
+            raise StructureError(f"{name} {given} was given, but the model was made for {_listed(known)}; set "
+                                 f"atoms.info[{key!r}], or the argument {key}, to one of these, or use another model")
+        if given is None and len(known) > 1:
+            assumed.append(name)
+    return assumed
+
+
+def _listed(values: Sequence[int]) -> str:
+    """Return whole numbers as text; long runs by their ends."""
+    ordered = sorted(values)
+    run = len(ordered) > 4 and ordered == list(range(ordered[0], ordered[-1] + 1))
+    return f"{ordered[0]} to {ordered[-1]}" if run else ", ".join(map(str, ordered))
 
 
 def head_index(head: str | None, heads: Sequence[str]) -> int:

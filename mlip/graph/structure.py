@@ -25,8 +25,8 @@ class Structure:
         positions: [N, 3] float64, A.
         cell: [3, 3] float64, A, rows are lattice vectors; zero rows where there is none.
         pbc: [3] bool, periodic directions.
-        charge: total charge, e.
-        spin: multiplicity 2S+1.
+        charge: total charge, e; None where it was not given, see `total_charge`.
+        spin: multiplicity 2S+1; None where it was not given, see `multiplicity`.
         head: name of the model head; None where the model has one only.
     """
 
@@ -34,12 +34,22 @@ class Structure:
     positions: NDArray[np.float64]
     cell: NDArray[np.float64]
     pbc: NDArray[np.bool_]
-    charge: int = 0
-    spin: int = 1
+    charge: int | None = None
+    spin: int | None = None
     head: str | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @property
+    def total_charge(self) -> int:
+        """Total charge, e: as given, else 0."""
+        return 0 if self.charge is None else self.charge
+
+    @property
+    def multiplicity(self) -> int:
+        """Multiplicity 2S+1: as given, else 1."""
+        return 1 if self.spin is None else self.spin
 
     @property
     def volume(self) -> float | None:
@@ -49,8 +59,8 @@ class Structure:
 
     @classmethod
     def create(cls, numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike | None = None,
-               pbc: bool | ArrayLike = False, *, charge: float = 0, spin: float = 1,
-               head: str | None = None) -> Structure:
+               pbc: bool | ArrayLike = False, *, charge: float | None = None,
+               spin: float | None = None, head: str | None = None) -> Structure:
         """Check and convert arrays to a `Structure`.
 
         Args:
@@ -58,8 +68,8 @@ class Structure:
             positions: [N, 3], A, finite.
             cell: [3, 3] rows, or [3] edge lengths, A; needed for periodic directions.
             pbc: one flag or three.
-            charge: total charge, a whole number of e.
-            spin: multiplicity 2S+1, a whole number from 1.
+            charge: total charge, a whole number of e; None for not given.
+            spin: multiplicity 2S+1, a whole number from 1; None for not given.
             head: name of the model head.
 
         Raises:
@@ -76,8 +86,8 @@ class Structure:
         _bounded(r, "atoms")
         h, periodic = _cell(cell, pbc)
         _roomy(h[periodic], len(z))
-        return cls(z, r, h, periodic, _whole(charge, "charge", None), _whole(spin, "spin (2S+1)", 1),
-                   None if head is None else str(head))
+        return cls(z, r, h, periodic, None if charge is None else _whole(charge, "charge", None),
+                   None if spin is None else _whole(spin, "spin (2S+1)", 1), None if head is None else str(head))
 
 
 def _floats(values: ArrayLike, name: str) -> NDArray[np.float64]:

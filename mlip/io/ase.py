@@ -13,6 +13,8 @@ INFO_KEYS = ("charge", "spin", "spin_multiplicity", "head")
 def structure_of(atoms: Atoms) -> Structure:
     """Return the `Structure` of ASE atoms; reads `info` keys charge, spin_multiplicity or spin, head.
 
+    Charge and spin stay None where there is no such key.
+
     Raises:
         StructureError: not ASE atoms, or values that describe no structure.
     """
@@ -22,9 +24,12 @@ def structure_of(atoms: Atoms) -> Structure:
     given = [info[key] for key in ("spin_multiplicity", "spin") if info.get(key)]  # 0 stands for not given
     if len({str(spin) for spin in given}) > 1:
         raise StructureError(f"info['spin_multiplicity'] and info['spin'] contradict each other: {given}")
-    spin = given[0] if given else 1
+    charge = info.get("charge")
+    if "charge" in info and charge is None:
+        raise StructureError("info['charge'] must be a whole number; None was given: leave the key out where the "
+                             "charge is not known")
     return Structure.create(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc,
-                            charge=info.get("charge", 0), spin=spin, head=info.get("head"))
+                            charge=charge, spin=given[0] if given else None, head=info.get("head"))
 
 
 def require_atoms(atoms: Atoms) -> Structure:

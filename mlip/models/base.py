@@ -33,7 +33,6 @@ class ModelConfig:
     """
 
     family: ClassVar[str] = ""
-    reads_charge_and_spin: ClassVar[bool] = False
     atomic_numbers: tuple[int, ...]
     cutoff: float
     heads: tuple[str, ...] = ("default",)
@@ -50,6 +49,16 @@ class ModelConfig:
         names = isinstance(self.heads, tuple) and all(isinstance(head, str) for head in self.heads)
         if not names or not self.heads or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"heads must be a tuple of distinct names, at least one; {self.heads!r} was given")
+
+    @property
+    def known_charges(self) -> tuple[int, ...]:
+        """Total charges the model was made for, e; (0,) where it does not read them."""
+        return (0,)
+
+    @property
+    def known_spins(self) -> tuple[int, ...]:
+        """Multiplicities 2S+1 the model was made for; (1,) where it does not read them."""
+        return (1,)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-compatible values."""

@@ -74,7 +74,7 @@ def fingerprint(examples: Sequence[Labelled]) -> str:
         s = e.structure
         for array in (s.numbers, s.positions, s.cell, s.pbc, np.float64(e.energy), e.forces):
             digest.update(np.ascontiguousarray(array).tobytes())
-        digest.update(repr((s.charge, s.spin, s.head)).encode())
+        digest.update(repr((s.total_charge, s.multiplicity, s.head)).encode())
     return digest.hexdigest()
 
 

@@ -101,7 +101,7 @@ CHANGES: dict[str, Callable[[Atoms], Any]] = {
     "added": lambda a: a.append("H"),
     "charge": lambda a: a.info.update(charge=1),
     "spin": lambda a: a.info.update(spin=2),
-    "spin_multiplicity": lambda a: a.info.update(spin_multiplicity=3),
+    "spin_multiplicity": lambda a: a.info.update(spin_multiplicity=a.info.pop("spin") + 2),
     "head": lambda a: a.info.update(head="default"),
 }
 
@@ -109,7 +109,9 @@ CHANGES: dict[str, Callable[[Atoms], Any]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_are_noticed(mace: mlip.Potential, crystal: Atoms, evaluations: list[int], change: str,
                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(mace.model.config), "reads_charge_and_spin", True)
+    monkeypatch.setattr(type(mace.model.config), "known_charges", (0, 1))
+    monkeypatch.setattr(type(mace.model.config), "known_spins", (1, 2, 3))
+    crystal.info.update(charge=0, spin=1)
     crystal.calc = MLIPCalculator(mace)
     crystal.get_potential_energy()
     CHANGES[change](crystal)

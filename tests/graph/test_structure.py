@@ -55,7 +55,7 @@ def test_volume(cell: Any, pbc: Any, volume: float | None) -> None:
     ({"cell": [[1, 0, 0], [0, 1, 0]]}, "shape"), ({"cell": [1, NAN, 1]}, "NaN"),
     ({"cell": [[1, 0, 0], [2, 0, 0], [0, 0, 1]], "pbc": True}, "dependent"),
     ({"charge": 0.5}, "charge"), ({"charge": NAN}, "charge"), ({"charge": "plus"}, "charge"),
-    ({"spin": 0}, "spin"), ({"spin": 1.5}, "spin"), ({"spin": None}, "spin"),
+    ({"spin": 0}, "spin"), ({"spin": 1.5}, "spin"), ({"spin": -1}, "spin"),
 ], ids=str)
 def test_refused(changes: dict[str, Any], match: str) -> None:
     arguments: dict[str, Any] = {"numbers": [1, 1], "positions": PLACES, **changes}
