@@ -20,6 +20,7 @@ from mlip.checkpoints.potential import Potential, Prediction
 from mlip.errors import StructureError
 from mlip.io.ase import structure_of
 from mlip.nn.derivatives import evaluate
+from mlip.so3.rotation_groups import random_rotations
 
 Array = NDArray[np.float64]
 STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))  # fourth-order central difference
@@ -93,8 +94,7 @@ def rotation(potential: Potential, atoms: Atoms, n: int = 4, seed: int = 0) -> f
     Returns:
         In eV, eV/A or eV/A^3, whichever number is largest.
     """
-    rng = np.random.default_rng(seed)
-    return max(_turned(potential, atoms, random_rotation(rng)) for _ in range(n))
+    return max(_turned(potential, atoms, matrix) for matrix in random_rotations(n, seed))
 
 
 def inversion(potential: Potential, atoms: Atoms) -> float:
@@ -267,13 +267,6 @@ def skin(potential: Potential, atoms: Atoms, calculator: Calculator, steps: int 
         if fresh.stress is not None:
             error = max(error, _largest(moving.get_stress(voigt=False) - fresh.stress))
     return error
-
-
-def random_rotation(rng: np.random.Generator) -> Array:
-    """Return a uniformly distributed rotation matrix, [3, 3] (QR of a Gaussian matrix; Mezzadri, 2007)."""
-    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
-    q = q * np.sign(np.diag(r))
-    return np.asarray(q if np.linalg.det(q) > 0 else -q, dtype=np.float64)
 
 
 def transformed(atoms: Atoms, matrix: Array) -> Atoms:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
@@ -101,11 +100,3 @@ def test_a_check_notices_the_mistake(mace: Potential, structures: dict[str, Atom
 def test_the_stress_of_a_molecule_cannot_be_checked(mace: Potential) -> None:
     with pytest.raises(StructureError, match="without volume"):
         checks.finite_difference_stress(mace, molecule("H2O"))
-
-
-def test_random_rotations_are_rotations() -> None:
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        q = checks.random_rotation(rng)
-        np.testing.assert_allclose(q @ q.T, np.eye(3), atol=1e-14)
-        assert np.linalg.det(q) == pytest.approx(1.0)
