@@ -11,9 +11,14 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
+from ase.data import atomic_numbers
 from ase.units import kB
+from torch import nn
 
 import mlip
+from mlip.checkpoints import ModelInfo
+from mlip.graph import AtomGraph
+from mlip.models import EnergyModel, ModelConfig
 
 ELEMENTS = ("H", "C", "O", "Cu")
 
@@ -50,6 +55,39 @@ def small_potential(name: str, *, dtype: str = "float64") -> mlip.Potential:
     e0 = torch.tensor([-13.6, -1029.5, -2042.0, -45000.0], dtype=torch.float64)
     potential.model.atomic_energies.copy_(e0.expand_as(potential.model.atomic_energies))
     return potential.to(dtype=dtype)
+
+
+class Lopsided(EnergyModel):
+    """A small smooth model that is not invariant under rotations: plane waves of edge vectors, summed over neighbours.
+
+    E_i = tanh(sum_j fc(r) a . sin(W v + b_zi + c_zj)) / 2 with random numbers and fc = (1 - r^2/rc^2)^3.
+    """
+
+    def __init__(self, waves: int = 6) -> None:
+        super().__init__()
+        self.config = ModelConfig(tuple(sorted(atomic_numbers[e] for e in ELEMENTS)), cutoff=4.0)
+        draw = torch.Generator().manual_seed(0)
+        for name, shape in (("wave", (3, waves)), ("at", (len(ELEMENTS), waves)), ("near", (len(ELEMENTS), waves)),
+                            ("amplitude", (waves,))):
+            setattr(self, name, nn.Parameter(torch.randn(shape, generator=draw, dtype=torch.float64)))
+        self._register_elements(torch.tensor([[-13.6, -1029.5, -2042.0, -45000.0]]))
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return False
+
+    def forward(self, graph: AtomGraph) -> torch.Tensor:
+        (sender, receiver), v = graph.edge_index, graph.vectors(self.dtype)
+        z = self.element_index(graph.numbers)
+        decay = (1 - v.square().sum(dim=1) / self.config.cutoff**2) ** 3
+        waves = torch.sin(v @ self.wave + self.at[z[receiver]] + self.near[z[sender]]) @ self.amplitude
+        return v.new_zeros(graph.num_atoms).index_add(0, receiver, decay * waves).tanh() / 2
+
+
+@pytest.fixture(scope="session")
+def lopsided() -> mlip.Potential:
+    """A potential, in float64, whose energy depends on the orientation."""
+    return mlip.Potential(Lopsided(), ModelInfo(family="lopsided", name="lopsided"))
 
 
 @pytest.fixture(autouse=True, scope="session")
