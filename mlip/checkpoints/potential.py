@@ -171,7 +171,8 @@ class Potential:
 
         Raises:
             UnknownElementError: elements the model does not know.
-            StructureError: a charge or spin that the model does not know, or none where it knows the default not.
+            StructureError: a structure that the model cannot take, or a charge or spin that it does not know, or none
+                where it knows the default not.
 
         Warns:
             DefaultedWarning: a charge or spin that the model reads is not given; once for a potential.
@@ -181,6 +182,7 @@ class Potential:
         for i, structure in enumerate(structures):
             with naming(i if len(structures) > 1 else None):
                 check_elements(structure.numbers, config.atomic_numbers)
+                config.check_structure(structure)
                 assumed |= dict.fromkeys(check_state(structure, config.known_charges, config.known_spins))
         if assumed and not self._told_defaults:
             warnings.warn(f"no {' and no '.join(assumed)} was given, but the model reads it; charge 0 and multiplicity "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip.errors import ConfigError, OptionError
-from mlip.graph import AtomGraph
+from mlip.graph import AtomGraph, Structure
 from mlip.ops import Backend
 
 
@@ -59,6 +59,9 @@ class ModelConfig:
     def known_spins(self) -> tuple[int, ...]:
         """Multiplicities 2S+1 the model was made for; (1,) where it does not read them."""
         return (1,)
+
+    def check_structure(self, structure: Structure) -> None:
+        """Raise `StructureError` for what the model cannot take, apart from elements, charges and spins."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-compatible values."""

@@ -19,6 +19,9 @@ class TrainingConfig:
         learning_rate: of Adam with AMSGrad at the start.
         energy_weight: weight of the mean squared error of energies per atom, (eV/atom)^2.
         forces_weight: weight of the mean squared error of force components, (eV/A)^2.
+        latent_weight: weight of what the embeddings of two orientations are apart, for models that learn rotations
+            (`mlip.training.objective.TwoViews`).
+        torque_weight: weight of the derivative of the energy by a rotation, 1/eV, for the same models.
         ema_decay: of the exponential moving average of the weights, which is what is kept.
         max_gradient: the norm of the gradient is cut to this.
         validation_fraction: share of the data held out.
@@ -31,6 +34,8 @@ class TrainingConfig:
     learning_rate: float = 0.01
     energy_weight: float = 1000.0
     forces_weight: float = 100.0
+    latent_weight: float = 0.0
+    torque_weight: float = 0.0
     ema_decay: float = 0.99
     max_gradient: float = 10.0
     validation_fraction: float = 0.1

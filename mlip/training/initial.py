@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
                       seed: int = 0, **config: Any) -> Potential:
     """Return an untrained potential whose constants fit the data.
 
-    The mean number of neighbours normalises the messages, unless `config` gives it; the root mean square force
-    is the scale and the mean interaction energy per atom the shift of the energies.
+    The mean number of neighbours normalises the messages, and a model that reads charge and spin knows those of the
+    data, unless `config` gives them; the root mean square force is the scale and the mean interaction energy per atom
+    the shift of the energies.
 
     Args:
         family: model family.
@@ -39,7 +41,9 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
     if neighbors == 0:
         raise OptionError(f"no atom of the data has a neighbour within the cutoff of {plain.cutoff:g} A; is it in "
                           "Angstrom?")
-    potential = create(family, numbers, seed, **{"avg_num_neighbors": max(neighbors, 1.0), **config})
+    measured = {"avg_num_neighbors": max(neighbors, 1.0), **_states(examples)}
+    known = {field.name for field in dataclasses.fields(plain.model.config)}
+    potential = create(family, numbers, seed, **{**{k: v for k, v in measured.items() if k in known}, **config})
     model: Any = potential.model
     reference = dict(zip(numbers, energies, strict=True))
     interaction = [(e.energy - sum(reference[int(z)] for z in e.structure.numbers)) / max(len(e.structure), 1)
@@ -71,6 +75,13 @@ def separate_isolated(examples: Sequence[Labelled]) -> tuple[dict[str, float], l
         elif energies.setdefault(SYMBOLS[s.numbers[0]], example.energy) != example.energy:
             raise OptionError(f"the data hold two isolated atoms {SYMBOLS[s.numbers[0]]} with different energies")
     return energies, others
+
+
+def _states(examples: Sequence[Labelled]) -> dict[str, tuple[int, ...]]:
+    """Return the charges and multiplicities that occur."""
+    structures = [e.structure for e in examples]
+    return {"charges": tuple(sorted({s.total_charge for s in structures})),
+            "spins": tuple(sorted({s.multiplicity for s in structures}))}
 
 
 def _lookup(isolated: Mapping[str, float], z: int) -> float:

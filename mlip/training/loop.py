@@ -12,26 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from mlip.checkpoints import ModelInfo, Potential
 from mlip.errors import ModelFileError, NonFiniteError
 from mlip.graph import naming
 from mlip.graph.labelled import Labelled
-from mlip.nn.derivatives import BatchPrediction, evaluate
 from mlip.training.config import TrainingConfig
-from mlip.training.data import Batch, Dataset, fingerprint, split
+from mlip.training.data import Dataset, fingerprint, split
 from mlip.training.metrics import Errors, errors
-
-
-def loss(result: BatchPrediction, batch: Batch, config: TrainingConfig) -> Tensor:
-    """Return the weighted sum of the mean squared errors of energies per atom and of force components."""
-    if result.forces is None:
-        raise AssertionError("forces were asked for")
-    energy = ((result.energy - batch.energy) / batch.sizes).square().mean()
-    forces = (result.forces - batch.forces).square().mean()
-    return config.energy_weight * energy + config.forces_weight * forces
+from mlip.training.objective import objective_for
 
 
 class Trainer:
@@ -60,7 +51,11 @@ class Trainer:
             potential.info, description=f"trained on {len(training)} structures, validated on {len(validation)}")
         self.training = Dataset(training, potential)
         self.validation = Dataset(validation, Potential(self.average, self.info))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, amsgrad=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            self.objective = objective_for(self.model, config).to(potential.device, potential.dtype)
+        self.parameters = [*self.model.parameters(), *self.objective.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, amsgrad=True)
         steps = config.epochs * -(-len(training) // config.batch_size)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(steps, 1))
         self.epoch, self.best, self.best_epoch = 0, float("inf"), 0
@@ -100,12 +95,12 @@ class Trainer:
     def _train_epoch(self, generator: np.random.Generator) -> None:
         for batch in self.training.batches(self.config.batch_size, generator):
             self.optimizer.zero_grad()
-            value = loss(evaluate(self.model, batch.graph, training=True), batch, self.config)
+            value = self.objective(self.model, batch, generator)
             if not torch.isfinite(value):
                 raise NonFiniteError(f"the training loss became {value.item()} in epoch {self.epoch}; lower the "
                                      f"learning rate, now {self.config.learning_rate}, and train in another folder")
             value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_gradient)
+            nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient)
             self.optimizer.step()
             self.schedule.step()
             with torch.no_grad():
@@ -125,7 +120,7 @@ class Trainer:
         row = f"{self.epoch},{','.join(f'{v:.4f}' for v in dataclasses.astuple(found))},{seconds:.1f}\n"
         with log.open("a") as file:
             file.write(header + row)
-        state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
+        state = {"model": self.model.state_dict(), "objective": self.objective.state_dict(), "average": self.average.state_dict(),
                  "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch,
                  "options": self.options}
@@ -146,6 +141,7 @@ class Trainer:
                                  f"{', '.join(other)}. Give the same to resume it, or another folder")
         try:
             self.model.load_state_dict(state["model"])
+            self.objective.load_state_dict(state["objective"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])

@@ -13,7 +13,8 @@ from torch.nn.functional import linear, logsigmoid, rms_norm, silu
 from mlip.models.transip.config import TransIPConfig
 from mlip.nn.linear import normal
 from mlip.nn.rowwise import by_rows
-from mlip.ops import Backend, Edges, edge_attention
+from mlip.ops import Backend, Edges, edge_attention, edge_convolution, spherical_harmonics
+from mlip.so3.degrees import Paths
 
 NORM_EPS = 1e-6
 FADED = 0.01, 0.995  # of the switch: beyond, its logarithm is constant, -1e-27 and -127
@@ -116,6 +117,26 @@ class Block(nn.Module):
     def _fed(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.feed_forward_weight * self.feed_forward(self.feed_forward_norm(x))
         return out
+
+
+class Density(nn.Module):
+    """What is around an atom: sums over its neighbours of harmonics times radial functions times their elements."""
+
+    def __init__(self, config: TransIPConfig, channels: int) -> None:
+        super().__init__()
+        self.paths = Paths(tuple((0, l, l) for l in range(config.density_lmax + 1)))
+        self.elements = nn.Parameter(normal(len(config.atomic_numbers), channels))
+        self.radial = Linear(config.num_gaussians, (config.density_lmax + 1) * channels)
+        self.output = Linear((config.density_lmax + 1) ** 2 * channels, config.channels)
+
+    def forward(self, elements: Tensor, basis: Tensor, around: Neighbourhood, backend: Backend) -> Tensor:
+        """Return [N, C]; elements [N] are indices, basis [K, G] the radial functions of the pairs."""
+        c = self.elements.shape[1]
+        weights = self.radial(basis).view(len(basis), -1, c)
+        harmonics = spherical_harmonics(around.vectors, len(self.paths.triples) - 1, backend)
+        found = edge_convolution(self.elements[elements].unsqueeze(1), harmonics, weights, around.edges, self.paths,
+                                 backend)
+        return self.output(torch.cat([part.flatten(1) for part in found], dim=1))
 
 
 class Readout(nn.Module):

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlip.errors import ConfigError
+import numpy as np
+
+from mlip.errors import ConfigError, StructureError
+from mlip.graph import Structure
 from mlip.models.base import ModelConfig
 
 MODES = ("md", "paper")
@@ -51,6 +54,7 @@ class TransIPConfig(ModelConfig):
     num_gaussians: int = 16
     switch_width: float = 1.0
     frequency: float = 1.0
+    density_lmax: int = 1
     forces: str = "conservative"
     charges: tuple[int, ...] = (0,)
     spins: tuple[int, ...] = (1,)
@@ -76,6 +80,32 @@ class TransIPConfig(ModelConfig):
             raise ConfigError(f"transip: one head is supported; {self.heads!r} was given")
         if self.forces == "direct" and self.mode != "paper":
             raise ConfigError("transip: forces='direct' needs mode='paper'; dynamics need the derivatives of the energy")
+
+    @property
+    def known_charges(self) -> tuple[int, ...]:
+        """Total charges the model was made for, e."""
+        return self.charges
+
+    @property
+    def known_spins(self) -> tuple[int, ...]:
+        """Multiplicities 2S+1 the model was made for."""
+        return self.spins
+
+    def check_structure(self, structure: Structure) -> None:
+        """Raise `StructureError`, in mode `"paper"`, for periodic structures and molecules wider than the cutoff."""
+        if self.mode != "paper":
+            return
+        if structure.pbc.any():
+            raise StructureError("the model has the mode 'paper', in which all atoms of one molecule attend to each "
+                                 "other: it cannot take periodic structures; set pbc=False, or use a model with "
+                                 "mode='md'")
+        r = structure.positions
+        if not len(r) or np.linalg.norm(np.ptp(r, axis=0)) <= self.cutoff:
+            return
+        width = max(float(np.linalg.norm(r - centre, axis=1).max()) for centre in r)
+        if width >= self.cutoff:
+            raise StructureError(f"the model has the mode 'paper' and takes molecules below {self.cutoff:g} A in width;"
+                                 f" two atoms are {width:.1f} A apart; use a model with mode='md'")
 
     def _check_states(self, name: str, low: int, high: int) -> None:
         values = getattr(self, name)

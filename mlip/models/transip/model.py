@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
-from mlip.models.transip.blocks import Block, Neighbourhood, Readout, RMSNorm, State, gaussians, log_switch
+from mlip.models.transip.blocks import Block, Density, Neighbourhood, Readout, RMSNorm, State, gaussians, log_switch
 from mlip.models.transip.config import TransIPConfig
 from mlip.nn.derivatives import DirectPrediction
 from mlip.nn.linear import normal
@@ -35,12 +35,19 @@ class TransIP(EnergyModel):
         self.state = State(config.charges, config.spins, c)
         if config.mode == "md":
             heads = config.num_layers * config.num_heads
+            if config.density_lmax >= 0:
+                self.density = Density(config, config.channels // 4)
             self.radial = nn.Parameter(normal(config.num_gaussians, heads) / sqrt(config.num_gaussians))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(c)
         self.energy = Readout(c, 1)
         for name, value in (("scale", 1.0), ("shift", 0.0)):
             self.register_buffer(name, torch.full((1,), value, dtype=torch.float32))
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether turned structures have the same energy: False."""
+        return False
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Return the interaction energy of each atom, [N] in eV: `scale` times the network's result plus `shift`."""
@@ -50,6 +57,11 @@ class TransIP(EnergyModel):
         """Return the normalised channels of each atom behind the last block, [N, C]."""
         around = self.neighbourhood(graph)
         x = self.embedding[self.element_index(graph.numbers)] + self.state(graph.charge, graph.spin)[graph.batch]
+        if self.config.mode == "md" and self.config.density_lmax >= 0:
+            r = torch.linalg.vector_norm(around.vectors[graph.pair_edge], dim=1)
+            c = self.config
+            basis = gaussians(r, c.cutoff, c.num_gaussians) * torch.exp(log_switch(r, c.cutoff, c.switch_width)).unsqueeze(1)
+            x = x + self.density(self.element_index(graph.numbers), basis, around, self.backend)
         for layer, block in enumerate(self.blocks):
             x = block(x, around, around.biases[layer], self.backend)
         out: Tensor = self.norm(x)

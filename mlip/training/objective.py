@@ -1,0 +1,145 @@
+"""What training minimises: errors of energies and forces, of models that do not know rotations in two orientations."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, silu
+
+from mlip.errors import OptionError
+from mlip.graph import AtomGraph, turned, turned_each
+from mlip.models import EnergyModel
+from mlip.models.transip import DirectTransIP, TransIP
+from mlip.nn.derivatives import BatchPrediction, DirectPrediction, evaluate
+from mlip.nn.linear import normal
+from mlip.so3.rotation_groups import random_rotations
+from mlip.training.config import TrainingConfig
+from mlip.training.data import Batch
+
+
+def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
+    """Return what a model is trained for.
+
+    Raises:
+        OptionError: weights of symmetry for a model that is symmetric by construction.
+    """
+    if isinstance(model, TransIP):
+        return TwoViews(model.config.channels, config)
+    if config.latent_weight or config.torque_weight:
+        raise OptionError(f"training: latent_weight and torque_weight are for models that learn rotations; those of the "
+                          f"family {model.config.family} know them: leave both at 0")
+    return Objective(config)
+
+
+class Objective(nn.Module):
+    """The weighted sum of the mean squared errors of energies per atom and of force components."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, model: EnergyModel, batch: Batch, generator: np.random.Generator) -> Tensor:
+        """Return the loss of a batch; what is drawn at random comes from the generator."""
+        return self.errors(evaluate(model, batch.graph, training=True), batch)
+
+    def errors(self, result: BatchPrediction, batch: Batch) -> Tensor:
+        """Return the loss of predictions."""
+        if result.forces is None:
+            raise AssertionError("forces were asked for")
+        energy = ((result.energy - batch.energy) / batch.sizes).square().mean()
+        forces = (result.forces - batch.forces).square().mean()
+        return self.config.energy_weight * energy + self.config.forces_weight * forces
+
+
+class TwoViews(Objective):
+    """Errors in two random orientations, how far their embeddings are from each other, and the torque.
+
+    The loss of TransIP (arXiv 2510.00027): with z_a and z_b the pooled embeddings of a structure turned by two random
+    rotations and T the learned `Transformation`, `latent_weight` times the mean square of T(z_a, b a^-1) - z_b and of
+    the same with a and b exchanged is added to the errors of both views. Without it, this is training with random
+    orientations. `torque_weight` times the mean length of the derivative of the energy by a rotation, which symmetry
+    makes 0, may be added (as Orb-v3 does, arXiv 2504.06231).
+    """
+
+    def __init__(self, channels: int, config: TrainingConfig) -> None:
+        super().__init__(config)
+        self.transformation = Transformation(channels)
+
+    def forward(self, model: EnergyModel, batch: Batch, generator: np.random.Generator) -> Tensor:
+        """Return the loss of a batch; rotations come from the generator."""
+        assert isinstance(model, TransIP)
+        rotations = self._rotations(batch, generator)
+        views = _turned_batch(batch, rotations)
+        watched = (_WatchedDirect if isinstance(model, DirectTransIP) else _Watched)(model)
+        result = evaluate(watched, views.graph, training=True, torque=self.config.torque_weight > 0)
+        loss = self.errors(result, views)
+        if self.config.latent_weight:
+            first, second = model.pooled(views.graph, watched.features).chunk(2)
+            loss = loss + self.config.latent_weight * self.apart(first, second, rotations.to(first))
+        if result.torque is not None:
+            loss = loss + self.config.torque_weight * torch.linalg.vector_norm(result.torque, dim=1).mean()
+        return loss
+
+    def apart(self, first: Tensor, second: Tensor, rotations: Tensor) -> Tensor:
+        """Return how badly the embeddings of two views [B, C] tell each other, given their rotations [2, B, 3, 3]."""
+        between = rotations[0].mT @ rotations[1]  # positions are rows: those of the first view times this
+        forth = self.transformation(first, between) - second
+        back = self.transformation(second, between.mT) - first
+        return 0.5 * (forth.square().mean() + back.square().mean())
+
+    @staticmethod
+    def _rotations(batch: Batch, generator: np.random.Generator) -> Tensor:
+        count = batch.graph.num_structures
+        drawn = random_rotations(2 * count, generator).reshape(2, count, 3, 3)
+        return torch.from_numpy(drawn).to(batch.graph.positions.device)
+
+
+class Transformation(nn.Module):
+    """What a rotation does to an embedding: two linear maps, before training the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inputs = channels + 9
+        self.hidden = nn.Parameter(normal(inputs, 2 * channels) / inputs**0.5)
+        self.output = nn.Parameter(torch.zeros(2 * channels, channels, dtype=torch.float32))
+
+    def forward(self, z: Tensor, rotations: Tensor) -> Tensor:
+        """Return [B, C] for embeddings z [B, C] and rotations [B, 3, 3]."""
+        turn = (rotations - torch.eye(3, dtype=z.dtype, device=z.device)).flatten(1)
+        known = torch.cat([layer_norm(z, z.shape[1:]), turn], dim=1)
+        return z + silu(known @ self.hidden) @ self.output
+
+
+class _Watched:
+    """A model whose last channels are kept for the loss."""
+
+    features: Tensor
+
+    def __init__(self, model: TransIP) -> None:
+        self.model = model
+
+    def __call__(self, graph: AtomGraph) -> Tensor:
+        self.features = self.model.features(graph)
+        return self.model.energies(self.features)
+
+    def isolated_energies(self, graph: AtomGraph) -> Tensor:
+        return self.model.isolated_energies(graph)
+
+
+class _WatchedDirect(_Watched):
+    model: DirectTransIP
+
+    def predict(self, graph: AtomGraph) -> DirectPrediction:
+        self.features = self.model.features(graph)
+        return self.model.predictions(graph, self.features)
+
+
+def _turned_batch(batch: Batch, rotations: Tensor) -> Batch:
+    """Return a batch of as many views of each structure as there are rotations, [G, B, 3, 3]; views are outermost."""
+    views = len(rotations)
+    forces = torch.einsum("nd,gnde->gne", batch.forces, rotations[:, batch.graph.batch])
+    copies = turned(batch.graph, torch.eye(3).expand(views, 3, 3))
+    return Batch(turned_each(copies, rotations.flatten(0, 1)), batch.energy.repeat(views), forces.flatten(0, 1),
+                 batch.sizes.repeat(views))
