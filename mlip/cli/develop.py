@@ -27,6 +27,14 @@ def add_commands(commands: Commands) -> None:
     add_structure(model)
     add_state(model)
     model.set_defaults(run=_verify_model)
+    symmetry = checks.add_parser("symmetry", help="how much rotations change the predictions of a model")
+    symmetry.add_argument("model", help="name or path")
+    add_structure(symmetry)
+    symmetry.add_argument("--rotations", type=int, default=64, help="default: %(default)s")
+    symmetry.add_argument("--seed", type=int, default=0)
+    symmetry.add_argument("--dtype", help="float32 or float64 (default: that of the file)")
+    add_state(symmetry)
+    symmetry.set_defaults(run=_verify_symmetry)
 
 
 def _add_train(commands: Commands) -> None:
@@ -88,3 +96,11 @@ def _verify_model(options: argparse.Namespace) -> int:
     found = verify_model(load(options.model), structure_of(options))
     print(table(found))
     return 0 if all(check.passed for check in found) else 1
+
+
+def _verify_symmetry(options: argparse.Namespace) -> None:
+    from mlip.checkpoints import load
+    from mlip.verify.symmetry import symmetry_report
+
+    potential = load(options.model, dtype=options.dtype)
+    print(symmetry_report(potential, structure_of(options), options.rotations, options.seed))

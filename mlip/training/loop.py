@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mlip.checkpoints import ModelInfo, Potential
+from mlip.checkpoints.symmetry import summary, symmetry_reports
 from mlip.errors import ModelFileError, NonFiniteError
 from mlip.graph import naming
 from mlip.graph.labelled import Labelled
@@ -23,6 +24,9 @@ from mlip.training.config import TrainingConfig
 from mlip.training.data import Dataset, fingerprint, split
 from mlip.training.metrics import Errors, errors
 from mlip.training.objective import objective_for
+
+
+SYMMETRY_STRUCTURES, SYMMETRY_ROTATIONS = 8, 16  # that the card of a model which learns rotations reports
 
 
 class Trainer:
@@ -113,7 +117,7 @@ class Trainer:
                  + self.config.forces_weight * found.forces_rmse**2) * 1e-6
         if score < self.best:
             self.best, self.best_epoch = score, self.epoch
-            info = dataclasses.replace(self.info, validation=found.to_dict())
+            info = dataclasses.replace(self.info, validation={**found.to_dict(), **self._symmetry()})
             Potential(copy.deepcopy(self.average), info).save(self.best_file)
         log = self.folder / "log.csv"
         header = "" if log.is_file() else "epoch,energy_rmse,energy_mae,forces_rmse,forces_mae,seconds\n"
@@ -127,6 +131,13 @@ class Trainer:
         partial = self.state_file.with_suffix(".part")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
+
+    def _symmetry(self) -> dict[str, float]:
+        """Return how much rotations change, for the card of a model that is not invariant."""
+        if self.average.rotation_invariant:
+            return {}
+        some = self.validation.batch(range(min(len(self.validation), SYMMETRY_STRUCTURES)))
+        return summary(symmetry_reports(self.average, some.graph, SYMMETRY_ROTATIONS))
 
     def _resume(self) -> None:
         try:

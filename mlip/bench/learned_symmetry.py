@@ -1,0 +1,111 @@
+"""`mlip bench learned-symmetry`: what the loss of the embeddings does for a TransIP, beside random orientations alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from mlip.bench.rows import Row, lines_of, machine
+from mlip.checkpoints import Potential, load
+from mlip.checkpoints.symmetry import summary, symmetry_reports
+from mlip.errors import OptionError
+from mlip.graph.labelled import Labelled
+from mlip.training import Dataset, TrainingConfig, errors, initial_potential, split, train
+
+MEASURES = {"energy_mae": "energy MAE (meV/atom)", "forces_mae": "forces MAE (meV/A)",
+            "forces_rmse": "forces RMSE (meV/A)", "energy_rot_std_mev_per_atom": "energy rot. std (meV/atom)",
+            "forces_rot_std_mev_per_angstrom": "forces rot. std (meV/A)",
+            "force_error_relative": "relative force error of rotation (%)"}
+ROTATIONS = 32
+MEASURED = 32  # structures of the test set whose symmetry is measured
+
+
+def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled], folder: Path, *,
+                           seeds: Sequence[int] = (0, 1, 2), weights: Sequence[float] = (0.0, 10.0),
+                           config: TrainingConfig | None = None, isolated: Mapping[str, float] | None = None,
+                           progress: bool = False, **model: Any) -> list[Row]:
+    """Train one TransIP for each seed and weight of the loss of the embeddings, and measure errors and symmetry.
+
+    Runs of one seed begin with the same weights and see the same structures in the same orientations. The same call
+    again resumes what was interrupted.
+
+    Args:
+        training: labelled structures, of which a part is held out to choose the best epoch.
+        test: labelled structures for the errors; symmetry is measured on the first 32.
+        folder: for the runs.
+        seeds: of weights, orders and rotations.
+        weights: `latent_weight` of the training; one of them must be 0, which is training with random orientations.
+        config: of the training; seed and latent_weight are replaced.
+        isolated: energies of isolated atoms by symbol, eV.
+        progress: whether to show a bar.
+        model: of the configuration of TransIP.
+
+    Returns:
+        One row for each run: latent_weight, seed, seconds, what `MEASURES` lists, and the configurations.
+
+    Raises:
+        OptionError: no weight is 0, no structures, or bad options.
+    """
+    if 0.0 not in weights or not seeds or not test:
+        raise OptionError("learned-symmetry needs the weight 0 for comparison, at least one seed and a test set; "
+                          f"weights {list(weights)!r}, seeds {list(seeds)!r} and {len(test)} structures were given")
+    rows = []
+    for seed in seeds:
+        for weight in sorted(set(weights)):
+            chosen = dataclasses.replace(config or TrainingConfig(), seed=seed, latent_weight=weight)
+            seen, _ = split(training, chosen.validation_fraction, seed)
+            start = initial_potential("transip", seen, isolated, seed, **model)
+            begin = time.perf_counter()
+            best = load(train(start, training, folder / f"weight-{weight:g}-seed-{seed}", chosen, progress))
+            rows.append({"latent_weight": weight, "seed": seed, "seconds": time.perf_counter() - begin,
+                         **measured(best, test), "model": start.model.config.to_dict(),
+                         "training": dataclasses.asdict(chosen), "structures": [len(training), len(test)],
+                         "machine": {**machine(("torch",)), "threads": torch.get_num_threads()}})
+    return rows
+
+
+def measured(potential: Potential, test: Sequence[Labelled]) -> dict[str, float]:
+    """Return errors and symmetry of a potential, by the names of `MEASURES`."""
+    found = errors(Dataset(test, potential))
+    reports = symmetry_reports(potential.model, potential.graph([e.structure for e in test[:MEASURED]]), ROTATIONS)
+    return {"energy_mae": found.energy_mae, "forces_mae": found.forces_mae, "forces_rmse": found.forces_rmse,
+            **summary(reports), "force_error_relative": 100 * mean(r.force_error_relative for r in reports)}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows of `bench_learned_symmetry` as a table in Markdown: means, their spread, and improvements."""
+    weights = sorted({r["latent_weight"] for r in rows})
+    head = ["latent weight", "seeds", *MEASURES.values()]
+    cells = [[f"{w:g}", str(len(_of(rows, w, "seed"))), *(_spread(_of(rows, w, name), 3) for name in MEASURES)]
+             for w in weights]
+    cells += [[f"{w:g} against 0", "", *(_spread(list(_improvements(rows, w, name)), 1, " %") for name in MEASURES)]
+              for w in weights if w]
+    first = rows[0]
+    epochs, size = first["training"]["epochs"], first["training"]["batch_size"]
+    return "\n".join([*lines_of(head, cells), "", f"TransIP, {first['model']['channels']} channels, "
+                      f"{first['model']['num_layers']} layers, cutoff {first['model']['cutoff']:g} A; "
+                      f"{first['structures'][0]} structures, {epochs} epochs of batches of {size}, each structure in two "
+                      f"random orientations; tested on {first['structures'][1]}. Mean and standard deviation over seeds; "
+                      "improvements are those of pairs of runs with one seed, positive where errors fall."])
+
+
+def _of(rows: Sequence[Row], weight: float, name: str) -> list[float]:
+    return [r[name] for r in sorted(rows, key=lambda r: r["seed"]) if r["latent_weight"] == weight]
+
+
+def _improvements(rows: Sequence[Row], weight: float, name: str) -> Iterator[float]:
+    """Yield by how much a number falls against weight 0, percent, seed by seed."""
+    for new, old in zip(_of(rows, weight, name), _of(rows, 0.0, name), strict=True):
+        yield 100 * (1 - new / old)
+
+
+def _spread(values: Sequence[float], digits: int, unit: str = "") -> str:
+    around = f" +- {stdev(values):.{digits}g}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}g}{around}{unit}" if digits > 1 else (
+        f"{mean(values):.{digits}f}" + (f" +- {stdev(values):.{digits}f}" if len(values) > 1 else "") + unit)
