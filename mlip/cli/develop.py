@@ -52,6 +52,10 @@ def _add_train(commands: Commands) -> None:
         train.add_argument(f"--{name.replace('_', '-')}", type=int)
     train.add_argument("--tensor-product", help="of MACE: clebsch_gordan (default), gaunt, gaunt_grid, gaunt_full or "
                        "gaunt_antisymmetric")
+    train.add_argument("--size", help="of TransIP: XS, S, M or L, instead of channels, layers and heads")
+    train.add_argument("--mode", help="of TransIP: md (default), or paper for whole molecules")
+    train.add_argument("--forces", help="of TransIP in mode paper and of EquiformerV3: conservative (default) or "
+                       "direct")
     train.add_argument("--pair-repulsion", action="store_true", default=None,
                        help="add the ZBL repulsion of close atoms")
     for field in dataclasses.fields(TrainingConfig):
@@ -67,7 +71,7 @@ def _train(options: argparse.Namespace) -> None:
 
     found, examples = separate_isolated([e for path in options.data for e in read_labelled(path)])
     isolated = (found or None) if options.isolated is None else isolated_energies(options.isolated)
-    names = (*MODEL_OPTIONS, "tensor_product", "pair_repulsion")
+    names = (*MODEL_OPTIONS, "tensor_product", "size", "mode", "forces", "pair_repulsion")
     config = {k: getattr(options, k) for k in names if getattr(options, k) is not None}
     settings = TrainingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)})
     seen, _ = split(examples, settings.validation_fraction, settings.seed)  # constants, too, from these alone
