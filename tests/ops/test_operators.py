@@ -81,6 +81,66 @@ class TestOperators:
         check(torch.ops.mlip.radial_table.default, (t, interval, coefficients))
         check(torch.ops.mlip.radial_table_backward.default, (t, interval, coefficients, gradient))
 
+    @staticmethod
+    def attention_arguments(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        shapes = (4, 2, 6), (4, 2, 6), (4, 2, 6), (9, 3), (9, 2), (2, 3, 3)
+        inputs, direction = ([numbers(s + k, *shape).to(dtype).requires_grad_() for k, shape in enumerate(shapes)]
+                             for s in (0, 6))
+        return inputs, direction, [torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0]), torch.tensor([0, 3, 5, 5, 9])]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_edge_attention(self, dtype: torch.dtype) -> None:
+        inputs, direction, edges = self.attention_arguments(dtype)
+        check(torch.ops.mlip.edge_attention.default, (*inputs, *edges))
+        out, lse = (t.detach() for t in torch.ops.mlip.edge_attention(*inputs, *edges))
+        g = numbers(9, 4, 2, 6).to(dtype).requires_grad_()
+        for which in (6, 63):
+            check(torch.ops.mlip.edge_attention_backward.default, (*inputs, out, lse, g, which, *edges))
+        which = 72 if dtype == torch.float32 else 127
+        check(torch.ops.mlip.edge_attention_double.default, (*inputs, g, *direction, which, *edges))
+
+    @pytest.mark.parametrize(("place", "wrong", "message"), [
+        (0, torch.zeros(4, 2, 5), r"queries must be \[atoms, heads, 2 \* channels\]"),
+        (0, torch.zeros(4, 0, 6), "queries must be"),
+        (1, torch.zeros(5, 2, 6), "queries, keys and values must have one shape"),
+        (2, torch.zeros(4, 2, 8), "queries, keys and values must have one shape"),
+        (3, torch.zeros(9, 2), r"vectors must be \[edges, 3\]"),
+        (4, torch.zeros(8, 2), r"bias must be \[edges, heads\]"),
+        (4, torch.zeros(9), r"bias must be \[edges, heads\]"),
+        (5, torch.zeros(2, 3, 2), r"frequencies must be \[heads, channels, 3\]"),
+        (5, torch.zeros(2, 3, 3, dtype=torch.float64), "all must have one precision"),
+        (0, torch.zeros(4, 2, 6).half(), "all must have one precision"),
+        (6, torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4]), "a sender is out of range"),
+        (6, torch.zeros(8).long(), "edges do not fit"),
+        (6, torch.zeros(9), "must be int64"),
+        (7, torch.tensor([0, 3, 2, 5, 9]), "offsets must ascend"),
+        (7, torch.tensor([0, 3, 5, 5, 8]), "offsets must run"),
+        (7, torch.tensor([0, 3, 5, 9]), "edges do not fit"),
+    ])
+    def test_wrong_arguments_of_attention(self, place: int, wrong: Tensor, message: str) -> None:
+        inputs, direction, edges = self.attention_arguments(torch.float32)
+        arguments = [t.detach() for t in (*inputs, *edges)]
+        out, lse = torch.ops.mlip.edge_attention(*arguments)
+        arguments[place] = wrong
+        x, rest = arguments[:6], arguments[6:]
+        for call in (lambda: torch.ops.mlip.edge_attention(*x, *rest),
+                     lambda: torch.ops.mlip.edge_attention_backward(*x, out, lse, out, 63, *rest),
+                     lambda: torch.ops.mlip.edge_attention_double(*x, out, *direction, 63, *rest)):
+            with pytest.raises(RuntimeError, match=f"mlip: edge_attention: .*{message}|mlip: {message}"):
+                call()
+
+    def test_wrong_gradients_of_attention(self) -> None:
+        inputs, direction, edges = self.attention_arguments(torch.float32)
+        inputs, direction = [t.detach() for t in inputs], [t.detach() for t in direction]
+        out, lse = torch.ops.mlip.edge_attention(*inputs, *edges)
+        for wrong in ((out, lse, out[:3]), (out, lse, out.double()), (out[:, :1], lse, out), (out, lse[:3], out),
+                      (out, lse.double(), out)):
+            with pytest.raises(RuntimeError, match=r"mlip: .* the (gradient|logarithms) do(es)? not fit the queries"):
+                torch.ops.mlip.edge_attention_backward(*inputs, *wrong, 63, *edges)
+        for wrong in (direction[0][:3], direction[0].double()):
+            with pytest.raises(RuntimeError, match=r"mlip: .* a direction does not fit its tensor"):
+                torch.ops.mlip.edge_attention_double(*inputs, out, wrong, *direction[1:], 63, *edges)
+
     @pytest.mark.parametrize("change", [
         {0: torch.zeros(4, 4, 5)},  # channels
         {2: torch.zeros(6, 3, 3)},  # paths

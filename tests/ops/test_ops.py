@@ -21,6 +21,7 @@ from torch import Tensor
 from mlip.ops import (
     Backend,
     Edges,
+    edge_attention,
     edge_convolution,
     gaunt_polynomial,
     radial_table,
@@ -256,6 +257,31 @@ def from_edges(atoms: int, edges: int, lmax: int = 2, mmax: int = 1, channels: i
     return Problem(inputs, call, slow)
 
 
+def attention(atoms: int, edges: int, channels: int = 3) -> Problem:
+    """Two heads, channels as complex numbers."""
+    sender, receiver = torch.from_numpy(np.random.default_rng(2).integers(0, max(atoms, 1), (2, edges)))
+    receiver = torch.sort(receiver).values
+    index = Edges.of(sender, receiver, atoms)
+
+    def call(*tensors: Tensor, backend: Backend) -> Tensor:
+        return edge_attention(*tensors, index, backend)
+
+    def slow(q: Tensor, k: Tensor, v: Tensor, r: Tensor, b: Tensor, w: Tensor) -> Tensor:
+        q, k, v = (torch.complex(t[..., :channels].contiguous(), t[..., channels:].contiguous()) for t in (q, k, v))
+        out = torch.zeros_like(q)
+        for i, h in itertools.product(range(atoms), range(2)):
+            mine = torch.nonzero(receiver == i)[:, 0]
+            turn = torch.polar(torch.ones(len(mine), channels).to(r), r[mine] @ w[h].T)
+            logits = (q[i, h].conj() * turn * k[sender[mine], h]).real.sum(1) + b[mine, h]
+            weights = torch.softmax(torch.cat([logits, (q[i, h].conj() * k[i, h]).real.sum()[None]]), 0)
+            out[i, h] = weights[:-1].to(q) @ (turn * v[sender[mine], h]) + weights[-1] * v[i, h]
+        return torch.cat([out.real, out.imag], dim=-1)
+
+    inputs = *(numbers(k, atoms, 2, 2 * channels) for k in (3, 4, 5)), numbers(6, edges, 3), numbers(7, edges, 2), \
+        numbers(8, 2, channels, 3)
+    return Problem(inputs, call, slow)
+
+
 def unpacked(packed: Tensor, frame: EdgeFrame) -> Tensor:
     """Return the matrices [E, K, S] of kept components and components of an atom, from their documented order."""
     out, entry = torch.zeros(len(packed), frame.components, size(frame.lmax), dtype=packed.dtype), 0
@@ -274,7 +300,7 @@ OPS: dict[str, Callable[..., Problem]] = {
     "gaunt_convolution": partial(convolution, gaunt=True), "symmetric_contraction": contraction,
     "radial_table": table, "sparse_product": product, "sphere_powers": powers, "gaunt_polynomial": polynomial,
     "gaunt_polynomial_sparse": partial(polynomial, method="sparse"), "rotate_to_edges": to_edges,
-    "rotate_from_edges": from_edges,
+    "rotate_from_edges": from_edges, "edge_attention": attention,
 }
 OF_EDGES = ("spherical_harmonics", "radial_table", "rotate_to_edges")
 VARIANTS: list[dict[str, int]] = [
@@ -295,6 +321,7 @@ SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number gro
     "gaunt_polynomial_sparse": lambda: polynomial(2, 0, 1, 1, channels=1, method="sparse"),
     "rotate_to_edges": lambda: to_edges(2, 3, 2, 1, channels=1),
     "rotate_from_edges": lambda: from_edges(2, 3, 2, 1, channels=2),
+    "edge_attention": lambda: attention(2, 3, channels=1),
 }
 
 

@@ -93,6 +93,13 @@ inline V fold(V v, std::integer_sequence<int, I...> all) {
   if constexpr (kSize > 1) v = fold<kSize / 2>(v, all);
   return v;
 }
+template <int kSize, class V, int... I>
+inline V largest(V v, std::integer_sequence<int, I...> all) {
+  const V other = shuffle<(I ^ kSize)...>(v, v);
+  v = other > v ? other : v;
+  if constexpr (kSize > 1) v = largest<kSize / 2>(v, all);
+  return v;
+}
 }  // namespace detail
 
 /// Returns the sum over the lanes of a vector, in all lanes.
@@ -100,6 +107,13 @@ template <class T>
 inline Vec<T> lane_total(Vec<T> v) {
   constexpr int kLanes = lanes<Vec<T>, T>;
   return detail::fold<kLanes / 2>(v, std::make_integer_sequence<int, kLanes>());
+}
+
+/// Returns the largest lane of a vector without NaN, in all lanes.
+template <class T>
+inline Vec<T> lane_largest(Vec<T> v) {
+  constexpr int kLanes = lanes<Vec<T>, T>;
+  return detail::largest<kLanes / 2>(v, std::make_integer_sequence<int, kLanes>());
 }
 
 /// Returns the sums over the lanes of as many vectors as a vector has lanes.

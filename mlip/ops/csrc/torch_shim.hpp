@@ -131,16 +131,18 @@ class Tensor {
   /// Whether a tensor is a matrix whose rows have no gaps.
   bool whole_rows() const { return dim() == 2 && (size(1) <= 1 || stride(1) == 1); }
 
-  /// Gives the reference to the caller of a boxed kernel.
-  StableIValue release() { return reinterpret_cast<StableIValue>(std::exchange(handle_, nullptr)); }
-
- private:
+  /// Returns where the first value lies, whatever the strides.
   template <class T>
   T* pointer() const {
     void* found = nullptr;
     succeed(aoti_torch_get_data_ptr(handle_, &found));
     return static_cast<T*>(found);
   }
+
+  /// Gives the reference to the caller of a boxed kernel.
+  StableIValue release() { return reinterpret_cast<StableIValue>(std::exchange(handle_, nullptr)); }
+
+ private:
   void make_contiguous() const {
     if (contiguous()) return;
     Tensor copy(shape(), dtype());
