@@ -36,6 +36,16 @@ inline Dual<V> decay(const Dual<V>& x) {
   return {e, e * x.tangent};
 }
 
+/// What a round keeps of a vector of channels of an edge: T(r) v, and for the backward pass T(r) k and exp(i phase).
+template <class N, bool kBackward>
+struct Kept {
+  N v[2];
+};
+template <class N>
+struct Kept<N, true> {
+  N v[2], k[2], turn[2];
+};
+
 /// Edges of one receiver, as many as kGroups vectors have lanes. They are gone through head by head, in two rounds: one
 /// makes the logits, for all edges at once, the other uses the weights. What the first knows of the channels is kept.
 /// N is a vector or a dual number; the loops over channels take kBlocks vectors at a time.
@@ -46,10 +56,7 @@ class Tile {
   static constexpr int kParts = Numbers<N>::kParts, kLanes = lanes<V, T>, kStep = kBlocks * kLanes;
   static constexpr int kEdges = kGroups * kLanes;
 
-  /// Of a vector of channels of an edge: T(r) v, and for the backward pass T(r) k and exp(i phase).
-  struct Kept {
-    N v[2], k[kBackward ? 2 : 1], turn[kBackward ? 2 : 1];
-  };
+  using Kept = MLIP_ISA::Kept<N, kBackward>;
 
   explicit Tile(const Attention<T>& problem)
       : p(problem), kept_(new Kept[size_t(p.channels / kLanes) * kEdges]),
@@ -77,7 +84,7 @@ class Tile {
     return number([&](int k) { return load<V>(p.frequencies.part[k] + at); });
   }
   N coordinate(int e, int axis) const {
-    return number([&](int k) { return V{} + p.vectors.part[k][(first + e) * 3 + axis]; });
+    return number([&](int k) { return broadcast<V>(p.vectors.part[k][(first + e) * 3 + axis]); });
   }
   Kept& kept(int c, int e, int block) { return kept_[size_t(c / kLanes) * kEdges + e * kBlocks + block]; }
 
@@ -169,7 +176,7 @@ struct Row {
     for (int k = 0; k < kParts; ++k) store(part[k] + group * lanes<V, T>, Numbers<N>::part(n, k));
   }
   N operator[](int e) const {
-    return make_number<N>([&](int k) { return V{} + part[k][e]; });
+    return make_number<N>([&](int k) { return broadcast<V>(part[k][e]); });
   }
 };
 
@@ -331,7 +338,7 @@ class Backward {
       delta = delta + gradient(i, h, c) * tile_.channel(d.out, i, h, c);
     }
     delta_[h] = total<T>(delta);
-    lse_[h] = make_number<N>([&](int k) { return V{} + d.lse.part[k][i * p.heads + h]; });
+    lse_[h] = make_number<N>([&](int k) { return broadcast<V>(d.lse.part[k][i * p.heads + h]); });
     if (!d.q) return;
     const N weight = decay<T>(product<N>(tile_, p.q, p.k, i, h) - lse_[h]);
     const N slope = weight * (total<T>(gain) - delta_[h]);

@@ -243,7 +243,7 @@ void differentiate(const Problem<T>& problem, const Inputs& in, AttentionGradien
   std::fill_n(heads[2].data, size, T(0));
   d.vectors = which & kVectors ? vectors.data<T>() : nullptr;
   d.bias = which & kBias ? bias.data<T>() : nullptr;
-  problem.over_shares([&](int64_t share, int64_t begin, int64_t end) {
+  if (which & ~kGradient) problem.over_shares([&](int64_t share, int64_t begin, int64_t end) {
     AttentionGradients<T> mine = d;
     mine.q = atoms ? heads[0].data : nullptr;
     mine.k = share ? more_k.data() + (share - 1) * size : heads[1].data;

@@ -47,6 +47,12 @@ inline void store(T* p, V v) {
   std::memcpy(p, &v, sizeof(V));
 }
 
+/// Returns a vector of one number. Taking away zero changes none, so that compilers leave it out, unlike adding to it.
+template <class V, class T>
+inline V broadcast(T number) {
+  return number - V{};
+}
+
 /// Returns a vector whose lane k is the lane I[k] of a and b, counted in a row.
 template <int... I, class V>
 inline V shuffle(V a, V b) {

@@ -45,6 +45,9 @@ namespace mlip {
 inline void require(bool condition, const std::string& message) {
   if (!condition) throw std::runtime_error("mlip: " + message);
 }
+inline void require(bool condition, const char* message) {  // makes no string where nothing is wrong
+  if (!condition) require(false, std::string(message));
+}
 
 inline void succeed(int32_t code) {
   require(code == 0, "torch reported an error, most often that memory is short; it wrote the details to stderr");
