@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from mlip.checkpoints.info import ModelInfo
     from mlip.checkpoints.potential import Prediction
 
-OPTIONS = ("model", "device", "dtype", "skin", "backend", "radial")
-HOW = ("MLIPCalculator(model, device=None, dtype=None, skin=1.0, backend=None, radial=None), where model is a name, "
-       "the path of a file, or an mlip.Potential")
+OPTIONS = ("model", "device", "dtype", "skin", "backend", "radial", "rotational_average")
+HOW = ("MLIPCalculator(model, device=None, dtype=None, skin=1.0, backend=None, radial=None, rotational_average=None), "
+       "where model is a name, the path of a file, or an mlip.Potential")
 
 
 class MLIPCalculator(Calculator):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
     Attributes:
         potential: the `mlip.Potential` in use.
         parameters: JSON-compatible provenance that ASE stores in trajectories and databases: name, family and
-            sha256 of the model, device, dtype, skin, backend, radial.
+            sha256 of the model, device, dtype, skin, backend, radial, rotational_average.
     """
 
     name = "mlip"
@@ -57,7 +57,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
     def __init__(self, model: str | os.PathLike[str] | Potential | None = None,
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                  skin: float = 1.0, backend: str | None = None, radial: str | None = None,
-                 **unknown: NoReturn) -> None:
+                 rotational_average: str | None = None, **unknown: NoReturn) -> None:
         """Load the model.
 
         Args:
@@ -68,6 +68,8 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
                 could be missing. Energies do not depend on it; 0 rebuilds the list at every call.
             backend: `"auto"`, `"compiled"` or `"reference"`; None keeps that of the potential.
             radial: `"exact"` or `"tabulated"`, see `Potential.to`; None keeps that of the potential.
+            rotational_average: `"none"`, `"T"`, `"O"`, `"Oh"`, `"I"` or `"Ih"`, see `Potential.to`; None keeps that of
+                the potential.
             unknown: nothing; takes up misspelt options so that they get a helpful error.
 
         Raises:
@@ -80,14 +82,16 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
         if not isinstance(model, str | os.PathLike | Potential):
             raise OptionError(f"model={model!r} is a {type(model).__name__}; use {HOW}")
         source = model if isinstance(model, Potential) else load(os.fspath(model))
-        self.potential: Potential = source.to(device=device, dtype=dtype, backend=backend, radial=radial)
+        self.potential: Potential = source.to(device=device, dtype=dtype, backend=backend, radial=radial,
+                                              rotational_average=rotational_average)
         self._evaluator = Evaluator(self.potential, skin)
         super().__init__()
         info = source.info
         self.parameters = Parameters(
             model=info.name or info.family, family=info.family, sha256=info.sha256, skin=float(skin),
             device=str(self.potential.device), dtype=str(self.potential.dtype).removeprefix("torch."),
-            backend=self.potential.backend, radial=self.potential.radial)
+            backend=self.potential.backend, radial=self.potential.radial,
+            rotational_average=self.potential.rotational_average)
 
     @property
     def info(self) -> ModelInfo:

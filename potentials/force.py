@@ -24,7 +24,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                  skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                  head: str | None = None, energy: str = "total", backend: str | None = None,
-                 radial: str | None = None) -> openmm.PythonForce:
+                 radial: str | None = None, rotational_average: str | None = None) -> openmm.PythonForce:
     """Return an OpenMM force that gives the energy and forces of a model.
 
     The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and
@@ -50,6 +50,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         energy: `total`, or `interaction` for the energy above that of the isolated atoms; the forces are the same.
         backend: `auto`, `compiled` or `reference`; None keeps that of the model.
         radial: `exact` or `tabulated`, see `mlip.Potential.to`; None keeps that of the model.
+        rotational_average: `none`, `T`, `O`, `Oh`, `I` or `Ih`, see `mlip.Potential.to`; None keeps that of the model.
 
     Returns:
         The force; energies in kJ/mol, forces in kJ/mol/nm.
@@ -67,7 +68,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         raise MissingDependencyError.of("openmm", "openmm") from None
     _check(force_group, periodic)
     selection = select(topology_or_numbers, atoms)
-    potential, reference = register(model, device, dtype, backend, radial)
+    potential, reference = register(model, device, dtype, backend, radial, rotational_average)
     settings = Settings(
         numbers=selection.numbers, particles=selection.particles,
         periodic=selection.has_box if periodic is None else bool(periodic),

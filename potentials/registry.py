@@ -30,6 +30,7 @@ class ModelReference:
         device: device it works on.
         backend: back end it uses.
         radial: whether its radial functions are exact or tabulated.
+        rotational_average: group of rotations it is averaged over, or `none`.
     """
 
     source: str | None
@@ -38,6 +39,7 @@ class ModelReference:
     device: str
     backend: str = "auto"
     radial: str = "exact"
+    rotational_average: str = "none"
 
 
 _loaded_models: dict[tuple[str, ...], WeakSet[Potential]] = {}  # equal models, as long as someone holds them
@@ -46,7 +48,7 @@ _lock = threading.RLock()
 
 def register(model: Potential | str | Path, device: torch.device | str | None = None,
              dtype: torch.dtype | str | None = None, backend: str | None = None,
-             radial: str | None = None) -> tuple[Potential, ModelReference]:
+             radial: str | None = None, rotational_average: str | None = None) -> tuple[Potential, ModelReference]:
     """Return the potential to work with and the reference by which copies of a force find it.
 
     Args:
@@ -55,17 +57,20 @@ def register(model: Potential | str | Path, device: torch.device | str | None = 
         dtype: precision to work in; None keeps that of the potential.
         backend: back end to use; None keeps that of the potential.
         radial: `exact` or `tabulated`; None keeps that of the potential.
+        rotational_average: a group of rotations or `none`; None keeps that of the potential.
 
     Raises:
         ModelNotFoundError, ModelFileError: from loading.
-        OptionError, BackendError: bad device, dtype, backend, radial or kind of model.
+        OptionError, BackendError: bad device, dtype, backend, radial, rotational_average or kind of model.
     """
     if not isinstance(model, (Potential, str, Path)):
         raise OptionError(f"a model is a name, a path or a Potential; {type(model).__name__} was given")
     stored = model if isinstance(model, Potential) else load(model, device=device)
-    potential = stored.to(device=device, dtype=as_dtype(dtype, stored.dtype), backend=backend, radial=radial)
+    potential = stored.to(device=device, dtype=as_dtype(dtype, stored.dtype), backend=backend, radial=radial,
+                          rotational_average=rotational_average)
     reference = ModelReference(_source(stored.path), stored.info.sha256, _text(potential.dtype),
-                               str(potential.device), potential.backend, potential.radial)
+                               str(potential.device), potential.backend, potential.radial,
+                               potential.rotational_average)
     with _lock:
         if potential is not model:  # loaded or converted: an equal one may be here already
             potential = find(reference) or potential
@@ -106,7 +111,8 @@ def _loaded(reference: ModelReference) -> Potential:
             "cannot find it; call potential.save(path) first and create the force again")
     stored = load(reference.source, device=_device_here(reference.device))
     backend = "auto" if reference.backend == "compiled" and not compiled_is_available() else reference.backend
-    potential = stored.to(dtype=reference.dtype, backend=backend, radial=reference.radial)
+    potential = stored.to(dtype=reference.dtype, backend=backend, radial=reference.radial,
+                          rotational_average=reference.rotational_average)
     if reference.sha256 not in (stored.info.sha256, potential.info.sha256):
         raise ModelFileError(
             f"the model {reference.source} has changed since this force was made: sha256 "
@@ -133,7 +139,8 @@ def _device_here(device: str) -> str:
 
 
 def _key(reference: ModelReference) -> tuple[str, ...]:
-    return reference.sha256, reference.dtype, reference.device, reference.backend, reference.radial
+    return (reference.sha256, reference.dtype, reference.device, reference.backend, reference.radial,
+            reference.rotational_average)
 
 
 def _text(dtype: torch.dtype) -> str:

@@ -21,7 +21,7 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
                   skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                   head: str | None = None, energy: str = "total",
                   remove_cm_motion: bool = True, backend: str | None = None,
-                  radial: str | None = None) -> openmm.System:
+                  radial: str | None = None, rotational_average: str | None = None) -> openmm.System:
     """Return a System whose only interaction is the model.
 
     Particles have the masses of the elements; there are no constraints (use a time step of 0.5 fs where
@@ -42,6 +42,7 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
         remove_cm_motion: add a `CMMotionRemover`, as OpenMM does by default.
         backend: `auto`, `compiled` or `reference`.
         radial: `exact` or `tabulated`.
+        rotational_average: `none`, `T`, `O`, `Oh`, `I` or `Ih`.
 
     Returns:
         The System.
@@ -63,7 +64,7 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
                             "topology.setPeriodicBoxVectors(...)")
     force = create_force(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin,
                          force_group=force_group, charge=charge, spin=spin, head=head, energy=energy, backend=backend,
-                         radial=radial)
+                         radial=radial, rotational_average=rotational_average)
     system = openmm.System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)

@@ -28,7 +28,7 @@ def bundled() -> dict[str, Path]:
 
 def load(name_or_path: str | Path, device: torch.device | str | None = None,
          dtype: torch.dtype | str | None = None, backend: str | None = None, radial: str | None = None,
-         weights: str | None = None) -> Potential:
+         weights: str | None = None, rotational_average: str | None = None) -> Potential:
     """Load a potential. No code of the file is run, whatever its kind.
 
     Args:
@@ -41,12 +41,13 @@ def load(name_or_path: str | Path, device: torch.device | str | None = None,
         radial: `"exact"` (the default) or `"tabulated"`; see `Potential.to`.
         weights: of files that hold two sets, the EquiformerV3 checkpoints: `"state_dict"` (the default), those of the
             last step, or `"ema"`, their moving average. Save the latter as `.mlip` for other processes.
+        rotational_average: `"none"` (the default), or a group of rotations; see `Potential.to`.
 
     Raises:
         ModelNotFoundError: no such name or file (lists the names), or a public model that cannot be fetched.
         ModelFileError: a truncated, altered or foreign file.
         UnsupportedModelError: a foreign model of a kind that mlip does not implement.
-        OptionError: unusable device, dtype, backend, radial or weights.
+        OptionError: unusable device, dtype, backend, radial, weights or rotational_average.
         BackendError: the compiled kernels were asked for and are not installed.
     """
     if not isinstance(name_or_path, (str, Path)):
@@ -54,7 +55,8 @@ def load(name_or_path: str | Path, device: torch.device | str | None = None,
     path, entry = _find(name_or_path)
     double = as_dtype(dtype, torch.float32) == torch.float64
     potential = _own(path, weights) if _is_safetensors(path) else _foreign(path, entry, double, weights)
-    return potential.to(device=device, dtype=dtype, backend=backend, radial=radial)
+    return potential.to(device=device, dtype=dtype, backend=backend, radial=radial,
+                        rotational_average=rotational_average)
 
 
 def _find(name_or_path: str | Path) -> tuple[Path, catalogue.Entry | None]:

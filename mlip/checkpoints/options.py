@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from mlip.errors import OptionError
+from mlip.so3.rotation_groups import GROUPS
 
 DTYPES = {"float32": torch.float32, "single": torch.float32, "float64": torch.float64, "double": torch.float64}
 
@@ -19,6 +20,15 @@ def as_radial(radial: str | None, default: Radial) -> Radial:
     if radial not in (None, "exact", "tabulated"):
         raise OptionError(f"radial={radial!r} is not supported; allowed: exact, tabulated")
     return default if radial is None else radial  # type: ignore[return-value]
+
+
+def as_rotational_average(group: str | None, default: str) -> str:
+    """Return the name of a group of rotations to average over, or `"none"`."""
+    if group is None:
+        return default
+    if not isinstance(group, str) or group not in ("none", *GROUPS):
+        raise OptionError(f"rotational_average={group!r} is not supported; allowed: none, {', '.join(GROUPS)}")
+    return group
 
 
 def as_dtype(dtype: torch.dtype | str | None, default: torch.dtype) -> torch.dtype:

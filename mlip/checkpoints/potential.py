@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from mlip.checkpoints import format as file_format
 from mlip.checkpoints.agreement import check_agreement, piece_of, tabulation_error
 from mlip.checkpoints.info import ModelInfo
-from mlip.checkpoints.options import Radial, as_device, as_dtype, as_radial
+from mlip.checkpoints.options import Radial, as_device, as_dtype, as_radial, as_rotational_average
 from mlip.elements import SYMBOLS
 from mlip.errors import DefaultedWarning, NonFiniteError, StructureError
 from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_state, naming
+from mlip.models.averaged import Averaged, averaged
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
 from mlip.nn.derivatives import BatchPrediction, evaluate
@@ -69,10 +70,11 @@ class Potential:
             info: provenance; its sha256 is not used.
             path: file the model can be loaded from again.
             identity: sha256 of what the model was read from; by default that of its content.
-            exact: the model with exact radial functions, where those of `model` are tabulated.
+            exact: the model with exact radial functions and not averaged, where those of `model` are tabulated.
         """
         self.model = model.eval().requires_grad_(False)
-        self._exact = self.model if exact is None else exact
+        self._single = model.model if isinstance(model, Averaged) else model  # as it is without the average
+        self._exact = self._single if exact is None else exact
         self._agrees = False  # whether `check_backend` was done
         self._told_defaults = False  # whether `check` said which charge and spin it assumes
         self.radial_error: float | None = None
@@ -83,7 +85,7 @@ class Potential:
     def __repr__(self) -> str:
         return (f"Potential({self._info.name or self._info.family!r}, elements={''.join(self.elements[:12])}, "
                 f"cutoff={self.cutoff:g} A, {str(self.dtype).removeprefix('torch.')}, {self.device}, "
-                f"backend={self.backend!r}, radial={self.radial!r})")
+                f"backend={self.backend!r}, radial={self.radial!r}, rotational_average={self.rotational_average!r})")
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -124,10 +126,15 @@ class Potential:
     @property
     def radial(self) -> Radial:
         """Whether the radial functions are exact or tabulated."""
-        return "exact" if self._exact is self.model else "tabulated"
+        return "exact" if self._exact is self._single else "tabulated"
+
+    @property
+    def rotational_average(self) -> str:
+        """Group of rotations that predictions are averaged over, or `"none"`."""
+        return self.model.group if isinstance(self.model, Averaged) else "none"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
-           backend: str | None = None, radial: str | None = None) -> Potential:
+           backend: str | None = None, radial: str | None = None, rotational_average: str | None = None) -> Potential:
         """Return the potential with other settings; itself if nothing changes. None keeps a setting.
 
         Args:
@@ -137,25 +144,32 @@ class Potential:
             radial: `"exact"`, or `"tabulated"`: radial networks are read from tables, for long runs. The error is
                 measured when a table is made and stays far below 1e-6 eV/atom; forces are the exact gradient of the
                 tabulated energy.
+            rotational_average: `"T"`, `"O"`, `"Oh"`, `"I"` or `"Ih"`: the energy is the mean over all copies of the
+                structure turned by a group of 12, 24, 48, 60 or 120 operations, at as many times the cost; forces and
+                stress are its derivatives. For models that only learned what rotations do. `"none"` switches it off.
 
         Raises:
             OptionError: unusable options.
             BackendError: the compiled kernels were asked for and are not installed.
         """
         settings = (as_device(device, self.device), as_dtype(dtype, self.dtype),
-                    self.backend if backend is None else check_backend(backend), as_radial(radial, self.radial))
-        if settings == (self.device, self.dtype, self.backend, self.radial):
+                    self.backend if backend is None else check_backend(backend), as_radial(radial, self.radial),
+                    as_rotational_average(rotational_average, self.rotational_average))
+        if settings == (self.device, self.dtype, self.backend, self.radial, self.rotational_average):
             return self
         with torch.inference_mode(False):  # weights made in a caller's inference mode could not be differentiated
             return self._with(*settings)
 
-    def _with(self, device: torch.device, dtype: torch.dtype, backend: Backend, radial: Radial) -> Potential:
+    def _with(self, device: torch.device, dtype: torch.dtype, backend: Backend, radial: Radial,
+              group: str) -> Potential:
         exact = copy.copy(self._exact)
         if (device, dtype) != (self.device, self.dtype):
             exact = copy.deepcopy(exact).to(device=device, dtype=dtype)
         model = exact if radial == "exact" else exact.tabulated()
         for each in (exact, model):
             each.set_backend(backend)
+        if group != "none":
+            model = averaged(model, group)
         twin = Potential(model, self._info, self.path, self.info.sha256, exact=exact)
         twin._told_defaults = self._told_defaults
         return twin
@@ -215,7 +229,8 @@ class Potential:
     def check_backend(self, structure: Structure, graph: AtomGraph) -> None:
         """Compare the compiled kernels with plain torch, and tabulated with exact radial functions.
 
-        Done once, at the first structure that has edges; without them nearly nothing would be compared.
+        Done once, at the first structure that has edges; without them nearly nothing would be compared. An average over
+        rotations is left out: it is the same for all back ends.
 
         Args:
             structure: a piece of it is evaluated.
@@ -229,11 +244,11 @@ class Potential:
         with _CHECKING:  # plain torch is the model's back end for a while
             if self._agrees:
                 return
-            compiled = use_compiled(self.backend, self.model.atomic_energies)
+            compiled = use_compiled(self.backend, self._single.atomic_energies)
             if compiled or self.radial == "tabulated":
-                piece = piece_of(structure, graph, self.model)
+                piece = piece_of(structure, graph, self._single)
                 if compiled:
-                    check_agreement(self.model, piece)
+                    check_agreement(self._single, piece)
                 if self.radial == "tabulated":
                     self.radial_error = tabulation_error(self._exact, piece)
                 if not piece.edge_index.shape[1]:

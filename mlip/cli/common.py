@@ -18,13 +18,20 @@ Commands = Any  # argparse keeps the type of its sub-parsers private
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Add --model, --device, --dtype, --backend, --radial and the options of `add_state`."""
+    """Add --model, --device, --dtype, --backend, --radial, --rotational-average and the options of `add_state`."""
     command.add_argument("--model", "-m", required=True, help="name or path of a model")
     command.add_argument("--device", help="cpu, cuda or cuda:<index>")
     command.add_argument("--dtype", help="float32 or float64 (default: that of the file)")
     command.add_argument("--backend", help="auto, compiled or reference (default: auto)")
     command.add_argument("--radial", help="exact, or tabulated for long runs (default: exact)")
+    add_average(command)
     add_state(command)
+
+
+def add_average(command: argparse.ArgumentParser) -> None:
+    """Add --rotational-average."""
+    command.add_argument("--rotational-average", metavar="GROUP", help="T, O, Oh, I or Ih: mean over a group of "
+                         "rotations, for models that only learned what rotations do (default: none)")
 
 
 def add_state(command: argparse.ArgumentParser) -> None:
@@ -46,7 +53,7 @@ def model_of(options: argparse.Namespace) -> Potential:
     from mlip.checkpoints import load
 
     return load(options.model, device=options.device, dtype=options.dtype, backend=options.backend,
-                radial=options.radial)
+                radial=options.radial, rotational_average=options.rotational_average)
 
 
 def structures_of(file: Path, options: argparse.Namespace) -> list[Atoms]:

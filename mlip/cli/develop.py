@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from mlip.cli.common import Commands, add_state, add_structure, structure_of
+from mlip.cli.common import Commands, add_average, add_state, add_structure, structure_of
 
 MODEL_OPTIONS = ("cutoff", "channels", "hidden_lmax", "edge_lmax", "correlation", "num_layers")
 
@@ -33,6 +33,7 @@ def add_commands(commands: Commands) -> None:
     symmetry.add_argument("--rotations", type=int, default=64, help="default: %(default)s")
     symmetry.add_argument("--seed", type=int, default=0)
     symmetry.add_argument("--dtype", help="float32 or float64 (default: that of the file)")
+    add_average(symmetry)
     add_state(symmetry)
     symmetry.set_defaults(run=_verify_symmetry)
 
@@ -106,5 +107,5 @@ def _verify_symmetry(options: argparse.Namespace) -> None:
     from mlip.checkpoints import load
     from mlip.verify.symmetry import symmetry_report
 
-    potential = load(options.model, dtype=options.dtype)
+    potential = load(options.model, dtype=options.dtype, rotational_average=options.rotational_average)
     print(symmetry_report(potential, structure_of(options), options.rotations, options.seed))

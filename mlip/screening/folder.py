@@ -19,6 +19,7 @@ from mlip.errors import OptionError, StructureError
 from mlip.io.files import check_target, read_structures
 from mlip.screening.eos import equation_of_state
 from mlip.simulation.relax import relax
+from mlip.so3.rotation_groups import rotation_group
 
 ENDINGS = (".cif", ".extxyz", ".gen", ".pdb", ".poscar", ".res", ".traj", ".vasp", ".xsf", ".xyz")
 NAMES = ("POSCAR", "CONTCAR")
@@ -34,7 +35,8 @@ class Row:
         index: its place in the file, from 0.
         file_sha256: of the contents of the file.
         model_sha256: of the model.
-        settings: options of `screen_folder` that the numbers depend on, and the bits of the precision.
+        settings: options of `screen_folder` that the numbers depend on, the bits of the precision, and how many
+            rotations are averaged over, if any.
         status: `"ok"` or `"failed"`.
         reason: why it failed.
         formula: e.g. `"C5H8O2"`.
@@ -105,6 +107,8 @@ def screen_folder(folder: str | Path, potential: Potential, store: str | Path | 
     known = {row.key: row for row in read_rows(target)}
     settings: dict[str, float] = {"bits": torch.finfo(potential.dtype).bits, "fmax": fmax, "steps": steps,
                                   "strain": strain, "points": points}
+    if potential.rotational_average != "none":
+        settings["rotations"] = len(rotation_group(potential.rotational_average))
     rows = []
     for file in tqdm(files, desc="screening", unit="file", disable=not progress):
         start = Row(file.name, 0, sha256_of(file), potential.info.sha256, settings)

@@ -43,7 +43,7 @@ class Trainer:
             config: options.
         """
         self.config, self.folder = config, folder
-        potential = potential.to(radial="exact")  # tables do not follow the weights
+        potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
         self.model = copy.deepcopy(potential.model).requires_grad_(True)
         self.average = copy.deepcopy(potential.model).requires_grad_(False)
         self.options = {**dataclasses.asdict(config), "data": fingerprint(examples)}

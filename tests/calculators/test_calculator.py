@@ -225,7 +225,8 @@ class TestOptions:
         calculator = MLIPCalculator(mace, skin=0.5)
         stored = json.loads(json.dumps(calculator.todict()))
         assert stored == {"model": mace.info.name or "mace", "family": "mace", "sha256": mace.info.sha256,
-                          "device": "cpu", "dtype": "float64", "skin": 0.5, "backend": "auto", "radial": "exact"}
+                          "device": "cpu", "dtype": "float64", "skin": 0.5, "backend": "auto", "radial": "exact",
+                          "rotational_average": "none"}
         assert calculator.name == "mlip"
         assert calculator.info.sha256 == mace.info.sha256
 
