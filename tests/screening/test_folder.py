@@ -81,7 +81,9 @@ def test_what_changed_is_computed_again(binding, folder, computed) -> None:
     assert computed[3:] == ["fcc.cif[0]", "new.cif[0]"]
     screen_folder(folder, binding.to(dtype="float32"), **QUICK)
     assert computed[5:] == ["fcc.cif[0]", "new.cif[0]"]
-    assert len(read_rows(folder / STORE)) == 7
+    screen_folder(folder, binding.to(rotational_average="T"), **QUICK)
+    assert computed[7:] == ["fcc.cif[0]", "new.cif[0]"]
+    assert len(read_rows(folder / STORE)) == 9
 
 
 def test_resume_after_a_crash(binding, folder, computed) -> None:
