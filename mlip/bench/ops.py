@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlip.bench.choices import CUTOFF, EDGE_LMAX, Choice, MACEChoice
 from mlip.bench.group import alternate
 from mlip.bench.model import described
 from mlip.bench.rows import Row, check_counts, lines_of, megabytes, milliseconds
 from mlip.bench.sides import (
-    CUTOFF,
-    EDGE_LMAX,
     PEER,
     PEER_VARIABLE,
     TINY,
     TOLERANCE,
-    Choice,
     Sides,
     Variant,
     differences,
@@ -53,7 +51,7 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
     which has made one of a few atoms.
 
     Args:
-        choice: the model; by default 128 channels of degree 0 and 1.
+        choice: the model; by default MACE with 128 channels of degree 0 and 1.
         atoms: about how many.
         threads: numbers of threads of torch.
         rounds: turns of each; fewer where they take longer than a minute.
@@ -68,10 +66,10 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
         OptionError, WorkerError, EngineMismatchError: as `bench_model`.
     """
     check_counts(atoms=[atoms], threads=threads, rounds=[rounds])
-    choice = choice or Choice()
-    if choice.family != "mace":
-        raise OptionError(f"the operations of the family {choice.family} are not timed one by one, only those of mace; "
-                          "see `mlip bench profile`")
+    choice = choice or MACEChoice()
+    if not isinstance(choice, MACEChoice):
+        raise OptionError(f"{choice.title}: its operations are not timed one by one, only those of mace; see "
+                          "`mlip bench profile`")
     rows: list[Row] = []
     with sides(choice, [Variant()], peer_python(peer)) as both:
         counts = {label: w.call("structure", path=str(both.box(atoms))) for label, w in both.workers.items()}[LABEL]
@@ -91,11 +89,11 @@ def bench_ops(choice: Choice | None = None, atoms: int = 192, threads: Sequence[
                 rows.append({"operation": name, **counts, "threads": n, "seconds": mine, "peer_seconds": other,
                              "ratio": None if other is None else other / mine, "difference": apart.get(action),
                              "memory": memory.get(action), "peer_memory": peers if action in MEASURED else None,
-                             **described(both, choice)})
+                             **described(both)})
     return rows
 
 
-def _write(both: Sides, atoms: int, choice: Choice) -> dict[str, Path]:
+def _write(both: Sides, atoms: int, choice: MACEChoice) -> dict[str, Path]:
     """Write the inputs of operations for a box of water, and return their files."""
     files = {name: both.folder / f"{name} {atoms}.npz" for name in ("convolution", "contraction")}
     np.savez(files["convolution"], **convolution_inputs(atoms, choice))
@@ -113,7 +111,7 @@ def _memory(both: Sides, label: str, action: str, *inputs: dict[str, Path]) -> M
         return memory
 
 
-def convolution_inputs(atoms: int, choice: Choice, seed: int = 0) -> dict[str, Any]:
+def convolution_inputs(atoms: int, choice: MACEChoice, seed: int = 0) -> dict[str, Any]:
     """Return random inputs of an edge convolution over the edges of a box of water.
 
     Returns:
@@ -136,7 +134,7 @@ def convolution_inputs(atoms: int, choice: Choice, seed: int = 0) -> dict[str, A
                for l in range(EDGE_LMAX + 1)}}
 
 
-def contraction_inputs(atoms: int, choice: Choice, seed: int = 1) -> dict[str, Any]:
+def contraction_inputs(atoms: int, choice: MACEChoice, seed: int = 1) -> dict[str, Any]:
     """Return random messages [N, (l m), C] and the elements [N] of a box of water."""
     box = water_box(atoms)
     messages = np.random.default_rng(seed).standard_normal((len(box), size(EDGE_LMAX), choice.channels), np.float32)

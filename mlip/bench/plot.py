@@ -27,17 +27,18 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
 
     figure = Figure(figsize=(11.0, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
+    peer = " ".join(filter(None, (PEER, rows[0]["peer_model"])))
     threads = sorted({r["threads"] for r in rows})
     labels = list(dict.fromkeys(r["variant"] for r in rows))
     for i, n in enumerate(threads):
         some = [r for r in rows if r["threads"] == n]
         style = STYLES[i % len(STYLES)]
         words = f"{n} thread{'s' if n > 1 else ''}"
-        _line(left, some, lambda r: (r["peer_seconds"] or 0) * 1e3, f"{PEER}, {words}", PEER_COLOR, "x", style)
+        _line(left, some, lambda r: (r["peer_seconds"] or 0) * 1e3, f"{peer}, {words}", PEER_COLOR, "x", style)
         for k, label in enumerate(labels):
             mine = [r for r in some if r["variant"] == label]
             _line(left, mine, lambda r: r["seconds"] * 1e3, f"{label}, {words}", *_look(k), style)
-    _line(right, rows, lambda r: (r["peer_memory"] or 0) / 1e6, PEER, PEER_COLOR, "x", "-")
+    _line(right, rows, lambda r: (r["peer_memory"] or 0) / 1e6, peer, PEER_COLOR, "x", "-")
     for k, label in enumerate(labels):
         mine = [r for r in rows if r["variant"] == label and r["memory"] > 1e5]  # less than 0.1 MB is noise
         _line(right, mine, lambda r: r["memory"] / 1e6, label, *_look(k), "-")

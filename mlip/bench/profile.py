@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlip.bench.choices import Choice, MACEChoice
 from mlip.bench.model import described
 from mlip.bench.rows import Row, check_counts, lines_of, milliseconds
-from mlip.bench.sides import AnyChoice, Choice, Variant, sides
+from mlip.bench.sides import Variant, sides
 from mlip.errors import OptionError
 
 
-def bench_profile(choice: AnyChoice | None = None, atoms: int = 192, *, threads: int = 1, runs: int = 10,
+def bench_profile(choice: Choice | None = None, atoms: int = 192, *, threads: int = 1, runs: int = 10,
                   way: Variant | None = None) -> Row:
     """Split the time of energy and forces of a box of water by operation.
 
     Args:
-        choice: the model; by default 128 channels of degree 0 and 1.
+        choice: the model; by default MACE with 128 channels of degree 0 and 1.
         atoms: about how many.
         threads: of torch.
         runs: evaluations.
@@ -28,13 +29,13 @@ def bench_profile(choice: AnyChoice | None = None, atoms: int = 192, *, threads:
         OptionError, WorkerError: as `bench_model`.
     """
     check_counts(atoms=[atoms], threads=[threads], runs=[runs])
-    choice, way = choice or Choice(), way or Variant()
+    choice, way = choice or MACEChoice(), way or Variant()
     with sides(choice, [way], None) as both:
         worker = both.workers[way.label]
         both.threads(threads)
         counts = worker.call("structure", path=str(both.box(atoms)))
         return {**counts, "threads": threads, "backend": both.backends[way.label], "radial": way.radial,
-                **worker.call("profile", runs=runs), **described(both, choice)}
+                **worker.call("profile", runs=runs), **described(both)}
 
 
 def profile_table(row: Row) -> str:
@@ -50,7 +51,7 @@ def profile_table(row: Row) -> str:
         f"{gemm / 1e9:.0f} GFLOP/s."])
 
 
-def bench_skin(choice: AnyChoice | None = None, atoms: int = 192, *, steps: int = 1_000, skin: float = 1.0,
+def bench_skin(choice: Choice | None = None, atoms: int = 192, *, steps: int = 1_000, skin: float = 1.0,
                threads: Sequence[int] = (1, 2), way: Variant | None = None) -> list[Row]:
     """Measure the share of the neighbour list in dynamics of a box of water.
 
@@ -58,7 +59,7 @@ def bench_skin(choice: AnyChoice | None = None, atoms: int = 192, *, steps: int 
     molecules together, so that the atoms fly as in a gas: more rebuilds than a liquid needs.
 
     Args:
-        choice: the model; by default 128 channels of degree 0 and 1.
+        choice: the model; by default MACE with 128 channels of degree 0 and 1.
         atoms: about how many.
         steps: of dynamics.
         skin: A.
@@ -75,7 +76,7 @@ def bench_skin(choice: AnyChoice | None = None, atoms: int = 192, *, steps: int 
     check_counts(atoms=[atoms], threads=threads, steps=[steps])
     if not skin >= 0:
         raise OptionError(f"skin must be a number of Angstrom from 0; {skin!r} was given")
-    choice, way = choice or Choice(), way or Variant()
+    choice, way = choice or MACEChoice(), way or Variant()
     rows = []
     with sides(choice, [way], None) as both:
         worker = both.workers[way.label]
@@ -86,7 +87,7 @@ def bench_skin(choice: AnyChoice | None = None, atoms: int = 192, *, steps: int 
             rows.append({**counts, "threads": n, "steps": steps, "skin": skin, "seconds": found["seconds"] / steps,
                          "list_seconds": found["list_seconds"] / steps,
                          "share": found["list_seconds"] / found["seconds"], "rebuilds": found["rebuilds"],
-                         "temperature": found["temperature"], **described(both, choice)})
+                         "temperature": found["temperature"], **described(both)})
     return rows
 
 

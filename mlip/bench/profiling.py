@@ -19,6 +19,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("symmetric contraction, backward", ("mlip::symmetric_contraction*",)),
     ("spherical harmonics", ("mlip::spherical_harmonics*", "mlip::harmonics*")),
     ("rotations into and out of the frames of edges", ("mlip::rotate_*",)),
+    ("attention over edges", ("mlip::edge_attention*",)),
     ("products on the sphere", ("mlip::sphere_product*",)),
     ("radial functions", ("mlip::radial*",)),
     ("other kernels of mlip", ("mlip::*",)),

@@ -8,65 +8,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from mlip.bench.equiformer.choice import EquiformerChoice
+from mlip.bench.choices import EXACT, RADIALS, WATER, Choice, MACEChoice
 from mlip.bench.group import Group, start_ours
 from mlip.bench.water import water_box
 from mlip.bench.worker import PROCESSES, Worker
-from mlip.checkpoints import Potential, create
 from mlip.errors import EngineMismatchError, OptionError
 from mlip.graph import Structure
 
 PEER = "mace-torch"
 PEER_VARIABLE = "MLIP_PEER_MACE_PYTHON"
-CUTOFF, EDGE_LMAX, CORRELATION = 5.0, 3, 3
-NEIGHBORS = 54.1  # edges of an atom of water within the cutoff
-WATER = [1, 8]
 TOLERANCE = 1e-3  # of the largest value; both sides are float32, and tables are not exact
 TINY = 24  # atoms, to warm up
-RADIALS = ("exact", "tabulated")
-EXACT = "clebsch_gordan"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The model to time.
-
-    Attributes:
-        family: of the model; mace-torch is a peer of `mace` only.
-        channels: feature channels of each degree.
-        hidden_lmax: largest degree of the features between layers.
-        seed: of the random weights.
-        file: name or path of a model to load instead; it has no peer.
-    """
-
-    family: str = "mace"
-    channels: int = 128
-    hidden_lmax: int = 1
-    seed: int = 0
-    file: str | None = None
-
-    @property
-    def title(self) -> str:
-        """What to say of it in one line."""
-        if self.file is not None:
-            return self.file
-        irreps = "+".join(f"{self.channels}x{l}{'eo'[l % 2]}" for l in range(self.hidden_lmax + 1))
-        return (f"{self.family} {irreps} with random weights, float32, 2 layers, cutoff {CUTOFF:g} A, harmonics to "
-                f"degree {EDGE_LMAX}, correlation {CORRELATION}")
-
-    def create(self, tensor_product: str = EXACT) -> Potential:
-        """Return the model with random weights of our own."""
-        return create(self.family, WATER, self.seed, cutoff=CUTOFF, channels=self.channels,
-                      hidden_lmax=self.hidden_lmax, edge_lmax=EDGE_LMAX, correlation=CORRELATION,
-                      avg_num_neighbors=NEIGHBORS, **({} if tensor_product == EXACT else
-                                                      {"tensor_product": tensor_product}))
-
-
-AnyChoice: TypeAlias = Choice | EquiformerChoice
 
 
 @dataclass(frozen=True)
@@ -115,7 +71,7 @@ def start_peer(python: str) -> Worker:
 
 
 class Sides(Group):
-    """Our variants and the peer, each in a process of its own with the same model.
+    """Our variants and the peer, each in a process of its own with its model.
 
     Attributes:
         workers: by label; the peer, if there is one, is called `PEER`.
@@ -123,21 +79,15 @@ class Sides(Group):
         backends: of our variants.
     """
 
-    def __init__(self, choice: AnyChoice, ways: Sequence[Variant], python: str | None, folder: Path,
+    def __init__(self, choice: Choice, ways: Sequence[Variant], python: str | None, folder: Path,
                  stack: ExitStack) -> None:
         """Start all processes; `stack` ends them. Errors are those of `Worker`."""
         super().__init__(folder)
         self.choice, self.ways, self.python = choice, {v.label: v for v in ways}, python
         peer = stack.enter_context(start_peer(python)) if python else None
-        self.model = choice.file or str(folder / ("model.mlip" if peer is None else "peer.model"))
-        if peer is None:
-            if choice.file is None:
-                choice.create().save(self.model)
-        else:
-            assert isinstance(choice, Choice)  # `sides` checks it
-            peer.call("build", path=self.model, seed=choice.seed, channels=choice.channels,
-                      hidden_lmax=choice.hidden_lmax, cutoff=CUTOFF, edge_lmax=EDGE_LMAX, correlation=CORRELATION,
-                      avg_num_neighbors=NEIGHBORS, atomic_numbers=WATER)
+        if peer is not None and choice.beside is not None:
+            peer.call("build", path=str(self._peer_file), seed=choice.beside.seed, atomic_numbers=WATER,
+                      **choice.beside.settings)
         self.backends: dict[str, str] = {}
         for label in self.ways:
             self.workers[label] = stack.enter_context(start_ours(label))
@@ -158,25 +108,41 @@ class Sides(Group):
         """Load the model of this label, and return what the process says of it."""
         way = self.ways.get(label)
         chosen = {} if way is None else {"backend": way.backend, "radial": way.radial}
-        loaded: dict[str, Any] = worker.call("load", path=self._file(way), **chosen)
+        file = self._peer_file if way is None else self._file(way)
+        loaded: dict[str, Any] = worker.call("load", path=str(file), **chosen)
         return loaded
 
     def warm_up(self) -> Path:
         """Return the file of a small box of water."""
         return self.box(TINY)
 
-    def _file(self, way: Variant | None) -> str:
-        """Return the file of a model: the one of the peer, or one with other tensor products."""
-        if way is None or way.tensor_product == EXACT:
-            return self.model
+    @property
+    def same(self) -> bool:
+        """Whether mace-torch has the same model as ours, with the same weights."""
+        return self.python is not None and self.choice.beside == self.choice
+
+    @property
+    def _peer_file(self) -> Path:
+        return self.folder / "peer.model"
+
+    def _file(self, way: Variant) -> Path:
+        """Return the file of our model: the one of the peer, or one of ours, maybe with another tensor product."""
+        if self.same and way.tensor_product == EXACT:
+            return self._peer_file
         file = self.folder / f"{way.tensor_product}.mlip"
         if not file.exists():
-            self.choice.create(way.tensor_product).save(file)
-        return str(file)
+            choice = self.choice
+            (choice.create(way.tensor_product) if isinstance(choice, MACEChoice) else choice.create()).save(file)
+        return file
 
-    def comparable(self, label: str) -> bool:
-        """Return whether a process computes the same numbers as the peer."""
-        return label not in self.ways or self.ways[label].tensor_product == EXACT
+    def comparable(self, labels: Iterable[str]) -> list[str]:
+        """Return those of the labels that stand for the same numbers, first the one that the others must agree with.
+
+        That is the peer where it has the same model, else plain torch.
+        """
+        ours = [x for x in labels if x in self.ways and self.ways[x].tensor_product == EXACT]
+        ours.sort(key=lambda label: self.ways[label].backend != "reference")
+        return [PEER, *ours] if self.same and PEER in labels else ours
 
     def box(self, atoms: int) -> Path:
         """Return the file of a box of water."""
@@ -187,17 +153,21 @@ class Sides(Group):
 
 
 @contextmanager
-def sides(choice: AnyChoice, ways: Sequence[Variant], python: str | None) -> Iterator[Sides]:
+def sides(choice: Choice, ways: Sequence[Variant], python: str | None) -> Iterator[Sides]:
     """Start both sides, and end them in the end.
 
     Raises:
-        OptionError: a model that no peer can have.
+        OptionError: radial functions or tensor products that the model does not have, or no peer for it.
         WorkerError: see `Worker`.
     """
-    if choice.file is not None and any(way.tensor_product != EXACT for way in ways):
-        raise OptionError(f"{choice.file} has a tensor product of its own; time it without others")
-    if python is not None and (choice.family != "mace" or choice.file is not None):
-        raise OptionError(f"{PEER} has no model {choice.title}; time it without a peer")
+    radials = sorted({way.radial for way in ways} - set(choice.radials))
+    if radials:
+        raise OptionError(f"{choice.title}: its radial functions can be {', '.join(choice.radials)}, not "
+                          f"{', '.join(radials)}")
+    if not isinstance(choice, MACEChoice) and any(way.tensor_product != EXACT for way in ways):
+        raise OptionError(f"{choice.title}: only MACE with random weights can have other tensor products")
+    if python is not None and choice.beside is None:
+        raise OptionError(f"{PEER} has no model to compare with {choice.title}; time it without a peer")
     with TemporaryDirectory(prefix="mlip-bench-") as folder, ExitStack() as stack:
         yield Sides(choice, ways, python, Path(folder), stack)
 
@@ -210,12 +180,12 @@ def save_structure(structure: Structure, path: Path) -> None:
 
 def differences(files: Mapping[str, Path], keys: Iterable[str] | None = None,
                 peer: str = PEER) -> dict[str, dict[str, float]]:
-    """Compare arrays that our processes wrote with those of the peer.
+    """Compare arrays that processes wrote with those of one of them.
 
     Args:
-        files: npz files by label; nothing is compared without one of the peer.
+        files: npz files by label; nothing is compared without one of `peer`.
         keys: which arrays; all by default.
-        peer: its label.
+        peer: label of the one that the others must agree with.
 
     Returns:
         The largest difference by label and array.

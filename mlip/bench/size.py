@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mlip.bench.choices import Choice, MACEChoice
 from mlip.bench.group import SHARE, start_ours
 from mlip.bench.model import described, free_memory
 from mlip.bench.rows import Row, check_counts, lines_of, milliseconds
-from mlip.bench.sides import AnyChoice, Choice, Sides, Variant, sides
+from mlip.bench.sides import Sides, Variant, sides
 from mlip.errors import OptionError, WorkerError
 
 SIZES = (192, 768, 3_072, 12_288, 24_576, 49_152)
@@ -16,14 +17,14 @@ GIGABYTE = 1e9
 RUNS = 3
 
 
-def bench_size(choice: AnyChoice | None = None, sizes: Sequence[int] = SIZES, *, threads: int = 2,
+def bench_size(choice: Choice | None = None, sizes: Sequence[int] = SIZES, *, threads: int = 2,
                memory: float = 24.0, way: Variant | None = None) -> list[Row]:
     """Evaluate ever larger boxes of water, each in a fresh process, and measure time and memory.
 
     A box is left out where the one before says that its process would need more than `memory`, or than is free.
 
     Args:
-        choice: the model; by default 128 channels of degree 0 and 1.
+        choice: the model; by default MACE with 128 channels of degree 0 and 1.
         sizes: about how many atoms.
         threads: of torch.
         memory: what the process may need in all, GB (10^9 bytes).
@@ -41,13 +42,13 @@ def bench_size(choice: AnyChoice | None = None, sizes: Sequence[int] = SIZES, *,
     check_counts(sizes=sizes, threads=[threads])
     if not memory > 0:
         raise OptionError(f"memory must be above 0 GB; {memory!r} was given")
-    choice, limit = choice or Choice(), memory * GIGABYTE
+    choice, limit = choice or MACEChoice(), memory * GIGABYTE
     rows: list[Row] = []
     with sides(choice, [way or Variant()], None) as both:
         for size in sorted(set(sizes)):
             problem = _too_large(rows, size, limit)
             found = {"problem": problem, "atoms": size} if problem else _measured(both, size, threads)
-            rows.append({**found, "threads": threads, "limit": limit, **described(both, choice)})
+            rows.append({**found, "threads": threads, "limit": limit, **described(both)})
     return rows
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlip.cli.common import Commands
 
 if TYPE_CHECKING:
+    from mlip.bench.choices import Choice
     from mlip.bench.equiformer.choice import EquiformerChoice
-    from mlip.bench.sides import AnyChoice, Choice, Variant
+    from mlip.bench.sides import Variant
 
-EQUIFORMER = "equiformer_v3"
-ONLY_MACE = ("sizes", "radial", "tensor_product", "peer_python", "plot")  # options of `bench model` of one family
-ONLY_EQUIFORMER = ("structures", "as_published")
+FIELDS = {"mace": {"channels": "channels", "hidden_lmax": "hidden_lmax"},
+          "equiformer_v3": {"channels": "channels", "hidden_lmax": "lmax", "mmax": "mmax", "layers": "layers"},
+          "transip": {"model_size": "size"}}
+"""The options that choose a model of each family, and the fields of its choice that they give."""
+TIMED = {"mace": ("sizes", "radial", "tensor_product", "peer_python", "plot"),
+         "equiformer_v3": ("structures", "as_published"),
+         "transip": ("sizes", "peer_python", "plot")}
+"""The further options of `bench model` that not every family has."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -40,7 +46,7 @@ def _add_model(subjects: Commands) -> None:
     model = subjects.add_parser("model", help="energy and forces beside mace-torch, or the published EquiformerV3: "
                                 "time, memory, picture")
     _add_choice(model)
-    model.add_argument("--sizes", type=int, nargs="+", help="mace: atoms of water (default: 24 to 12 288)")
+    model.add_argument("--sizes", type=int, nargs="+", help="mace, transip: atoms of water (default: 24 to 12 288)")
     model.add_argument("--structures", nargs="+", help="equiformer_v3: water, isobutane, cu4, cu32, cu108, cu256, "
                        "cu1000 (default: isobutane cu32 cu108 cu1000)")
     model.add_argument("--as-published", action="store_true", default=None,
@@ -51,7 +57,7 @@ def _add_model(subjects: Commands) -> None:
     model.add_argument("--radial", nargs="+", help="mace: exact, tabulated (default: both)")
     model.add_argument("--tensor-product", nargs="+", help="mace: clebsch_gordan, gaunt, gaunt_grid, gaunt_full, "
                        "gaunt_antisymmetric (default: the first)")
-    model.add_argument("--plot", type=Path, help="mace: file for a picture, PNG")
+    model.add_argument("--plot", type=Path, help="mace, transip: file for a picture, PNG")
     model.set_defaults(run=_model)
 
 
@@ -112,11 +118,12 @@ def _add_tensor_products(subjects: Commands) -> None:
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--family", default="mace", help="mace or equiformer_v3 (default: %(default)s)")
-    command.add_argument("--channels", type=int, default=128, help="default: %(default)s")
+    command.add_argument("--family", choices=tuple(FIELDS), default="mace", help="default: %(default)s")
+    command.add_argument("--channels", type=int, help="mace, equiformer_v3: of each degree (default: 128)")
     command.add_argument("--hidden-lmax", type=int, help="largest degree of features (default: 1; equiformer_v3: 4)")
     command.add_argument("--mmax", type=int, help="equiformer_v3: largest order in the frames of edges (default: 2)")
     command.add_argument("--layers", type=int, help="equiformer_v3: blocks (default: 7)")
+    command.add_argument("--model-size", help="transip: XS, S, M or L (default: S)")
 
 
 def _add_box(command: argparse.ArgumentParser) -> None:
@@ -145,33 +152,29 @@ def _add_way(command: argparse.ArgumentParser) -> None:
     command.add_argument("--radial", default="exact", help="exact or tabulated (default: %(default)s)")
 
 
-def _choice(options: argparse.Namespace) -> AnyChoice:
-    file = getattr(options, "model", None)
-    return _mace(options) if options.family != EQUIFORMER or file is not None else _equiformer(options)
-
-
-def _mace(options: argparse.Namespace) -> Choice:
-    from mlip.bench.sides import Choice
-
-    _refuse(options, ("mmax", "layers"), options.family)
-    lmax = 1 if options.hidden_lmax is None else options.hidden_lmax
-    return Choice(options.family, options.channels, lmax, file=getattr(options, "model", None))
-
-
-def _equiformer(options: argparse.Namespace) -> EquiformerChoice:
+def _choice(options: argparse.Namespace) -> Choice:
+    from mlip.bench.choices import LoadedChoice, MACEChoice, TransIPChoice
     from mlip.bench.equiformer.choice import EquiformerChoice
 
-    sizes = {"lmax": options.hidden_lmax, "mmax": options.mmax, "layers": options.layers}
-    return EquiformerChoice(options.channels, **{k: v for k, v in sizes.items() if v is not None})
+    file, family = getattr(options, "model", None), options.family
+    if file is not None:
+        _refuse(options, {**FIELDS, file: ()}, file)
+        return LoadedChoice(file)
+    _refuse(options, FIELDS, family)
+    found = {field: getattr(options, name) for name, field in FIELDS[family].items()}
+    kinds: dict[str, Callable[..., Choice]] = {"mace": MACEChoice, "equiformer_v3": EquiformerChoice,
+                                               "transip": TransIPChoice}
+    return kinds[family](**{field: value for field, value in found.items() if value is not None})
 
 
-def _refuse(options: argparse.Namespace, names: Sequence[str], family: str) -> None:
-    """Raise `OptionError` where an option was given that the family does not have."""
+def _refuse(options: argparse.Namespace, allowed: Mapping[str, Iterable[str]], model: str) -> None:
+    """Raise `OptionError` where an option was given that others have, but this family or model does not."""
     from mlip.errors import OptionError
 
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name, None) is not None]
+    others = dict.fromkeys(name for names in allowed.values() for name in names if name not in allowed[model])
+    given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name, None) is not None]
     if given:
-        raise OptionError(f"{', '.join(given)}: there is no such option for the family {family}")
+        raise OptionError(f"{', '.join(given)}: there is no such option for {model}")
 
 
 def _way(options: argparse.Namespace) -> Variant:
@@ -202,40 +205,44 @@ def _neighbors(options: argparse.Namespace) -> None:
 
 
 def _model(options: argparse.Namespace) -> None:
-    (_model_equiformer if options.family == EQUIFORMER else _model_mace)(options)
+    from mlip.bench.equiformer.choice import EquiformerChoice
+
+    _refuse(options, TIMED, options.family)
+    choice = _choice(options)
+    if isinstance(choice, EquiformerChoice):
+        _model_published(options, choice)
+    else:
+        _model_water(options, choice)
 
 
-def _model_mace(options: argparse.Namespace) -> None:
+def _model_water(options: argparse.Namespace, choice: Choice) -> None:
+    from mlip.bench.choices import EXACT
     from mlip.bench.model import SIZES, bench_model, table
     from mlip.bench.plot import plot
-    from mlip.bench.sides import EXACT, RADIALS
     from mlip.io.files import check_target
 
-    _refuse(options, ONLY_EQUIFORMER, options.family)
     if options.plot is not None:
         check_target(options.plot, (".png",))
     rows = _report(options, lambda: bench_model(
-        _mace(options), options.sizes or SIZES, options.threads, rounds=options.rounds, backends=options.backend,
-        radials=options.radial or RADIALS, products=options.tensor_product or (EXACT,), peer=options.peer_python),
-        table)
+        choice, options.sizes or SIZES, options.threads, rounds=options.rounds, backends=options.backend,
+        radials=options.radial, products=options.tensor_product or (EXACT,), peer=options.peer_python), table)
     if options.plot is not None and rows:
         plot(rows, options.plot)
 
 
-def _model_equiformer(options: argparse.Namespace) -> None:
+def _model_published(options: argparse.Namespace, choice: EquiformerChoice) -> None:
     from mlip.bench.equiformer.study import DEFAULT, bench_equiformer
     from mlip.bench.equiformer.table import table
 
-    _refuse(options, ONLY_MACE, EQUIFORMER)
     _report(options, lambda: bench_equiformer(
-        _equiformer(options), options.structures or DEFAULT, options.threads, rounds=options.rounds,
-        backends=options.backend, published=bool(options.as_published)), table)
+        choice, options.structures or DEFAULT, options.threads, rounds=options.rounds, backends=options.backend,
+        published=bool(options.as_published)), table)
 
 
 def _ops(options: argparse.Namespace) -> None:
     from mlip.bench.ops import bench_ops, table
 
-    _report(options, lambda: bench_ops(_mace(options), options.size, options.threads, rounds=options.rounds,
+    _report(options, lambda: bench_ops(_choice(options), options.size, options.threads, rounds=options.rounds,
                                        peer=options.peer_python), table)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlip.bench import model as module
+from mlip.bench.choices import LoadedChoice, MACEChoice
 from mlip.bench.model import bench_model, table
 from mlip.bench.ops import bench_ops, convolution_inputs
 from mlip.bench.ops import table as ops_table
@@ -17,12 +18,12 @@ from mlip.bench.plot import plot
 from mlip.bench.profile import bench_profile, bench_skin, profile_table, skin_table
 from mlip.bench.profiling import REST, group_of
 from mlip.bench.rows import save
-from mlip.bench.sides import PEER, Choice, Variant, differences, variants
+from mlip.bench.sides import PEER, Variant, differences, variants
 from mlip.bench.size import bench_size, largest
 from mlip.bench.size import table as size_table
 from mlip.errors import EngineMismatchError, MLIPError, OptionError, WorkerError
 
-TINY = Choice(channels=2, hidden_lmax=1)
+TINY = MACEChoice(channels=2, hidden_lmax=1)
 PYTHON = os.environ.get("MLIP_PEER_MACE_PYTHON")
 needs_peer = pytest.mark.skipif(not PYTHON, reason="set MLIP_PEER_MACE_PYTHON to a Python that has mace-torch")
 
@@ -56,8 +57,8 @@ def test_tensor_products(tmp_path: Path) -> None:
                                                                  ("mlip gaunt_full", products[1])]
     with pytest.raises(OptionError, match="at least one"):
         bench_model(TINY, (24,), products=())
-    with pytest.raises(OptionError, match="product of its own"):
-        bench_model(Choice(file="mace-acac"), (24,), products=products)
+    with pytest.raises(OptionError, match="only MACE with random weights"):
+        bench_model(LoadedChoice("mace-acac"), (24,), products=products)
     with pytest.raises(MLIPError, match="tensor_product"):
         bench_model(TINY, (24,), (1,), rounds=1, radials=("exact",), products=("gaunts",))
 
@@ -72,7 +73,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("options", [{"sizes": ()}, {"threads": (0,)}, {"rounds": 0}, {"backends": ()},
-                                     {"radials": ("square",)}, {"choice": Choice("mace", channels=0)}])
+                                     {"radials": ("square",)}, {"choice": MACEChoice(channels=0)}])
 def test_bad_options(options: dict[str, object]) -> None:
     with pytest.raises(OptionError):
         bench_model(**options)  # type: ignore[arg-type]
@@ -82,7 +83,7 @@ def test_bad_peers() -> None:
     with pytest.raises(WorkerError, match="mace-torch cannot be started with the Python '/absent'"):
         bench_model(TINY, (24,), (1,), peer="/absent")
     with pytest.raises(OptionError, match="no model"):
-        bench_model(Choice("other"), (24,), (1,), peer="/absent")
+        bench_model(LoadedChoice("mace-acac"), (24,), (1,), peer="/absent")
 
 
 @pytest.mark.usefixtures("alone")

@@ -16,7 +16,6 @@ from mlip.bench.group import MemoryBudget
 from mlip.bench.ops import bench_ops
 from mlip.bench.profile import bench_profile
 from mlip.bench.rows import save
-from mlip.bench.sides import Choice
 from mlip.bench.worker import Memory
 from mlip.errors import ConfigError, OptionError
 from mlip.models.equiformer_v3 import EquiformerV3Config
@@ -120,6 +119,6 @@ def test_the_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["model"] == TINY.title
     assert "products on the sphere" in {group["group"] for group in row["groups"]}
     with pytest.raises(OptionError, match="only those of mace"):
-        bench_ops(Choice("equiformer_v3"))
-    with pytest.raises(ConfigError, match="equiformer_v3"):
-        Choice("equiformer_v3").create()
+        bench_ops(TINY)
+    with pytest.raises(ConfigError, match="lmax"):
+        EquiformerChoice(lmax=1).create()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlip.bench.equiformer.study import EquiformerSides
+from mlip.bench.sides import Sides
 from mlip.bench.worker import Memory
 
 TINY = ("--channels", 2, "--hidden-lmax", 0)
@@ -59,6 +60,9 @@ def test_profile_of_a_model_of_mine(run, model) -> None:
     code, out, err = run("bench", "profile", "--model", model, "--size", 24)
     assert (code, err) == (0, "")
     assert model in out
+    code, _, err = run("bench", "profile", "--model", model, "--channels", 4)
+    assert code == 2
+    assert f"--channels: there is no such option for {model}" in err
 
 
 EQUIFORMER = ("--family", "equiformer_v3", "--channels", 4, "--hidden-lmax", 1, "--mmax", 1, "--layers", 1)
@@ -81,7 +85,38 @@ def test_equiformer(run, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (("--structures", "cu4"), ("--as-published",), ("--layers", 3)):
         code, _, err = run("bench", "model", *arguments)
         assert code == 2
-        assert f"{arguments[0]}: there is no such option for the family mace" in err
+        assert f"{arguments[0]}: there is no such option for mace" in err
     code, _, err = run("bench", "ops", "--family", "equiformer_v3")
     assert code == 2
     assert "only those of mace" in err
+
+
+TRANSIP = ("--family", "transip", "--model-size", "XS")
+
+
+def test_transip(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sides, "memory", lambda *_: Memory(0, 1))  # no further processes
+    code, out, err = run("bench", "model", *TRANSIP, "--sizes", 24, "--threads", 1, "--rounds", 1, "--backend", "auto",
+                         "reference", "--json", "rows.json", "--plot", "rows.png")
+    assert (code, err) == (0, "")
+    assert "| mlip reference | 24 | 1,260 | 1 |" in out
+    assert json.loads(Path("rows.json").read_text())[0]["plain_ratio"] > 0
+    assert Path("rows.png").is_file()
+    code, out, err = run("bench", "size", *TRANSIP, "--sizes", 24)
+    assert (code, err) == (0, "")
+    assert "transip XS" in out
+
+
+def test_refused_for_transip(run) -> None:
+    for arguments, text in ((("model", "--structures", "cu4"), "--structures: there is no such option for transip"),
+                            (("model", "--radial", "exact"), "--radial"), (("model", "--channels", 4), "--channels"),
+                            (("model", "--peer-python", "/absent", "--sizes", 24), "/absent"),
+                            (("model", "--model-size", "XXS"), "XXS"), (("size", "--radial", "tabulated"), "tabulated"),
+                            (("ops",), "only those of mace")):
+        code, _, err = run("bench", arguments[0], "--family", "transip", *arguments[1:])
+        assert code == 2
+        assert text in err
+    for arguments, text in ((("--model-size", "XS"), "--model-size"), (("--family", "other"), "transip")):
+        code, _, err = run("bench", "size", *arguments)
+        assert code == 2
+        assert text in err

@@ -34,16 +34,15 @@ class EquiformerChoice:
         mmax: largest order in the frames of the edges.
         layers: blocks of attention and feed-forward network.
         seed: of the weights.
-        file: none; there for the commands that can also load a model.
     """
 
-    family: ClassVar[str] = "equiformer_v3"
+    radials: ClassVar[tuple[str, ...]] = ("exact",)
+    beside: ClassVar[None] = None
     channels: int = 128
     lmax: int = 4
     mmax: int = 2
     layers: int = 7
     seed: int = 0
-    file: str | None = None
 
     @property
     def config(self) -> EquiformerV3Config:
@@ -58,17 +57,13 @@ class EquiformerChoice:
     @property
     def title(self) -> str:
         """What to say of it in one line."""
-        return (f"{self.family}, {self.layers} layers, {self.channels} channels, lmax {self.lmax}, mmax {self.mmax}, "
+        return (f"equiformer_v3, {self.layers} layers, {self.channels} channels, lmax {self.lmax}, mmax {self.mmax}, "
                 f"cutoff {CUTOFF:g} A, random weights, float32")
 
-    def create(self, tensor_product: str | None = None) -> Potential:
-        """Return the model.
-
-        Args:
-            tensor_product: nothing to choose here.
-        """
+    def create(self) -> Potential:
+        """Return the model; errors are those of `config`."""
         settings = {k: v for k, v in self.config.to_dict().items() if k not in ("atomic_numbers", "cutoff")}
-        return create(self.family, ELEMENTS, self.seed, cutoff=CUTOFF, **settings)
+        return create("equiformer_v3", ELEMENTS, self.seed, cutoff=CUTOFF, **settings)
 
 
 @cache
