@@ -1,4 +1,4 @@
-"""`mlip bench learned-symmetry`: what the loss of the embeddings does for a TransIP, beside random orientations alone."""
+"""`mlip bench learned-symmetry`: what the loss of its embeddings does for a TransIP, beside random orientations."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def table(rows: Sequence[Row]) -> str:
               for w in weights if w]
     first = rows[0]
     epochs, size = first["training"]["epochs"], first["training"]["batch_size"]
-    return "\n".join([*lines_of(head, cells), "", f"TransIP, {first['model']['channels']} channels, "
-                      f"{first['model']['num_layers']} layers, cutoff {first['model']['cutoff']:g} A; "
-                      f"{first['structures'][0]} structures, {epochs} epochs of batches of {size}, each structure in two "
-                      f"random orientations; tested on {first['structures'][1]}. Mean and standard deviation over seeds; "
-                      "improvements are those of pairs of runs with one seed, positive where errors fall."])
+    model, (learned, tested) = first["model"], first["structures"]
+    return "\n".join([*lines_of(head, cells), "", f"TransIP, {model['channels']} channels, {model['num_layers']} layers, "
+                      f"cutoff {model['cutoff']:g} A; {learned} structures, {epochs} epochs of batches of {size}, each "
+                      f"structure in two random orientations; tested on {tested}. Mean and standard deviation over "
+                      "seeds; improvements are those of pairs of runs with one seed, positive where errors fall."])
 
 
 def _of(rows: Sequence[Row], weight: float, name: str) -> list[float]:

@@ -38,6 +38,7 @@ def add_commands(commands: Commands) -> None:
     _add_profile(subjects)
     _add_skin(subjects)
     _add_tensor_products(subjects)
+    _add_learned_symmetry(subjects)
     for subject in subjects.choices.values():
         subject.add_argument("--json", type=Path, help="file for the numbers")
 
@@ -115,6 +116,24 @@ def _add_tensor_products(subjects: Commands) -> None:
     products.add_argument("--csv", type=Path, help="file for the numbers, CSV")
     products.add_argument("--plot", type=Path, help="file for a picture, PNG")
     products.set_defaults(run=_tensor_products)
+
+
+def _add_learned_symmetry(subjects: Commands) -> None:
+    learned = subjects.add_parser(
+        "learned-symmetry", help="errors and symmetry of TransIP trained with and without the loss of its embeddings",
+        description="Trains a model for each seed and weight; the same command again resumes what was interrupted.")
+    learned.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
+    learned.add_argument("--test", type=Path, nargs="+", required=True, help="structures to measure errors on")
+    learned.add_argument("--output", "-o", type=Path, required=True, help="folder of the runs")
+    learned.add_argument("--isolated", type=Path, help="file with the isolated atoms (default: fitted energies)")
+    learned.add_argument("--model-size", default="XS", help="XS, S, M or L (default: %(default)s)")
+    learned.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
+    learned.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    learned.add_argument("--latent-weight", type=float, nargs="+", default=[0.0, 10.0], help="default: 0 10")
+    learned.add_argument("--epochs", type=int, default=100, help="default: %(default)s")
+    learned.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
+    learned.add_argument("--learning-rate", type=float, default=0.002, help="default: %(default)s")
+    learned.set_defaults(run=_learned_symmetry)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
@@ -286,3 +305,18 @@ def _tensor_products(options: argparse.Namespace) -> None:
         save_csv(rows, options.csv)
     if options.plot is not None:
         plot(rows, options.plot)
+
+
+def _learned_symmetry(options: argparse.Namespace) -> None:
+    from mlip.bench.learned_symmetry import bench_learned_symmetry, table
+    from mlip.cli.common import show_progress
+    from mlip.io.dataset import isolated_energies, read_labelled
+    from mlip.training import TrainingConfig
+
+    training, test = ([e for path in paths for e in read_labelled(path)] for paths in (options.data, options.test))
+    config = TrainingConfig(epochs=options.epochs, batch_size=options.batch_size, patience=options.epochs,
+                            learning_rate=options.learning_rate)
+    isolated = None if options.isolated is None else isolated_energies(options.isolated)
+    _report(options, lambda: bench_learned_symmetry(
+        training, test, options.output, seeds=options.seeds, weights=options.latent_weight, config=config,
+        isolated=isolated, progress=show_progress(), size=options.model_size, cutoff=options.cutoff), table)

@@ -25,7 +25,6 @@ from mlip.training.data import Dataset, fingerprint, split
 from mlip.training.metrics import Errors, errors
 from mlip.training.objective import objective_for
 
-
 SYMMETRY_STRUCTURES, SYMMETRY_ROTATIONS = 8, 16  # that the card of a model which learns rotations reports
 
 
@@ -103,7 +102,7 @@ class Trainer:
             if not torch.isfinite(value):
                 raise NonFiniteError(f"the training loss became {value.item()} in epoch {self.epoch}; lower the "
                                      f"learning rate, now {self.config.learning_rate}, and train in another folder")
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient)
             self.optimizer.step()
             self.schedule.step()
@@ -124,8 +123,8 @@ class Trainer:
         row = f"{self.epoch},{','.join(f'{v:.4f}' for v in dataclasses.astuple(found))},{seconds:.1f}\n"
         with log.open("a") as file:
             file.write(header + row)
-        state = {"model": self.model.state_dict(), "objective": self.objective.state_dict(), "average": self.average.state_dict(),
-                 "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+        state = {"model": self.model.state_dict(), "objective": self.objective.state_dict(),
+                 "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
                  "epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch,
                  "options": self.options}
         partial = self.state_file.with_suffix(".part")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, silu
 
@@ -28,7 +27,7 @@ def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
     if isinstance(model, TransIP):
         return TwoViews(model.config.channels, config)
     if config.latent_weight or config.torque_weight:
-        raise OptionError(f"training: latent_weight and torque_weight are for models that learn rotations; those of the "
+        raise OptionError("training: latent_weight and torque_weight are for models that learn rotations; those of the "
                           f"family {model.config.family} know them: leave both at 0")
     return Objective(config)
 
@@ -85,8 +84,8 @@ class TwoViews(Objective):
     def apart(self, first: Tensor, second: Tensor, rotations: Tensor) -> Tensor:
         """Return how badly the embeddings of two views [B, C] tell each other, given their rotations [2, B, 3, 3]."""
         between = rotations[0].mT @ rotations[1]  # positions are rows: those of the first view times this
-        forth = self.transformation(first, between) - second
-        back = self.transformation(second, between.mT) - first
+        forth: Tensor = self.transformation(first, between) - second
+        back: Tensor = self.transformation(second, between.mT) - first
         return 0.5 * (forth.square().mean() + back.square().mean())
 
     @staticmethod

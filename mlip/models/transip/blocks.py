@@ -136,7 +136,8 @@ class Density(nn.Module):
         harmonics = spherical_harmonics(around.vectors, len(self.paths.triples) - 1, backend)
         found = edge_convolution(self.elements[elements].unsqueeze(1), harmonics, weights, around.edges, self.paths,
                                  backend)
-        return self.output(torch.cat([part.flatten(1) for part in found], dim=1))
+        out: Tensor = self.output(torch.cat([part.flatten(1) for part in found], dim=1))
+        return out
 
 
 class Readout(nn.Module):
@@ -161,7 +162,8 @@ class State(nn.Module):
 
     def __init__(self, charges: Sequence[int], spins: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.charge, self.spin = nn.Parameter(normal(len(charges), channels)), nn.Parameter(normal(len(spins), channels))
+        self.charge = nn.Parameter(normal(len(charges), channels))
+        self.spin = nn.Parameter(normal(len(spins), channels))
         self.hidden = Linear(2 * channels, channels)
         self.output = nn.Parameter(torch.zeros(channels, channels, dtype=torch.float32))
         self.register_buffer("charges", torch.tensor(charges), persistent=False)

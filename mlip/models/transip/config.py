@@ -79,7 +79,7 @@ class TransIPConfig(ModelConfig):
         if len(self.heads) != 1:
             raise ConfigError(f"transip: one head is supported; {self.heads!r} was given")
         if self.forces == "direct" and self.mode != "paper":
-            raise ConfigError("transip: forces='direct' needs mode='paper'; dynamics need the derivatives of the energy")
+            raise ConfigError("transip: forces='direct' needs mode='paper'; dynamics need derivatives of the energy")
 
     @property
     def known_charges(self) -> tuple[int, ...]:

@@ -16,9 +16,9 @@ from mlip.nn.linear import normal
 
 
 class TransIP(EnergyModel):
-    """TransIP (arXiv 2510.00027); see `TransIPConfig`. Its energy depends on the orientation, less the longer it learns.
+    """TransIP (arXiv 2510.00027); see `TransIPConfig`.
 
-    Positions enter as differences only, so that moving all atoms changes nothing; centred coordinates, which the paper
+    The energy depends on the orientation, the less the longer the model learns. Positions enter as differences only, so that moving all atoms changes nothing; centred coordinates, which the paper
     takes, have the same differences.
     """
 
