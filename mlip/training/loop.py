@@ -123,13 +123,16 @@ class Trainer:
         row = f"{self.epoch},{','.join(f'{v:.4f}' for v in dataclasses.astuple(found))},{seconds:.1f}\n"
         with log.open("a") as file:
             file.write(header + row)
-        state = {"model": self.model.state_dict(), "objective": self.objective.state_dict(),
-                 "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-                 "epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch,
-                 "options": self.options}
+        state = {**{name: part.state_dict() for name, part in self._parts().items()},
+                 "epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch, "options": self.options}
         partial = self.state_file.with_suffix(".part")
         torch.save(state, partial)
         os.replace(partial, self.state_file)
+
+    def _parts(self) -> dict[str, Any]:
+        """Return everything with a state, by the names it has in the file."""
+        return {"model": self.model, "objective": self.objective, "average": self.average,
+                "optimizer": self.optimizer, "schedule": self.schedule}
 
     def _symmetry(self) -> dict[str, float]:
         """Return how much rotations change, for the card of a model that is not invariant."""
@@ -150,11 +153,8 @@ class Trainer:
             raise ModelFileError(f"{self.folder} holds a run with other options or data; different: "
                                  f"{', '.join(other)}. Give the same to resume it, or another folder")
         try:
-            self.model.load_state_dict(state["model"])
-            self.objective.load_state_dict(state["objective"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
             self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
             if self.best_epoch and not self.best_file.is_file():
                 raise ModelFileError(f"{self.best_file}, the best model so far, is gone; delete {self.state_file} to "

@@ -18,8 +18,8 @@ from mlip.nn.linear import normal
 class TransIP(EnergyModel):
     """TransIP (arXiv 2510.00027); see `TransIPConfig`.
 
-    The energy depends on the orientation, the less the longer the model learns. Positions enter as differences only, so that moving all atoms changes nothing; centred coordinates, which the paper
-    takes, have the same differences.
+    The energy depends on the orientation, the less the longer the model learns. Positions enter as differences only, so
+    that moving all atoms changes nothing; centred coordinates, which the paper takes, have the same differences.
     """
 
     config: TransIPConfig
