@@ -27,12 +27,11 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
                  radial: str | None = None, rotational_average: str | None = None) -> openmm.PythonForce:
     """Return an OpenMM force that gives the energy and forces of a model.
 
-    The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and
-    its sha256, not by its weights: the XML stays small, copies in a process share the loaded model,
-    and another process loads it at the first evaluation, on the CPU where the recorded device does not
-    exist. A model made in memory must be saved (`potential.save`) before the force is made, if another
-    process is to read it. As for every PythonForce, reading a System XML runs pickle: read only files
-    you trust.
+    The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and its sha256, not by
+    its weights: the XML stays small, copies in a process share the loaded model, and another process loads it at the
+    first evaluation, on the CPU where the recorded device does not exist. A model made in memory must be saved
+    (`potential.save`) before the force is made, if another process is to read it. As for every PythonForce, reading a
+    System XML runs pickle: read only files you trust.
 
     Args:
         topology_or_numbers: an `openmm.app.Topology`, or the atomic numbers of all particles.
