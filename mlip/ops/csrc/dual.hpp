@@ -45,6 +45,7 @@ inline Dual<V> operator*(const V& a, const Dual<V>& b) {
 /// What loops ask of a number, plain or dual: its parts, value first, and the part that is wanted of a result.
 template <class N>
 struct Numbers {
+  using Vector = N;
   static constexpr int kParts = 1;
   template <class Part>
   static N make(const Part& part) {
@@ -56,6 +57,7 @@ struct Numbers {
 };
 template <class V>
 struct Numbers<Dual<V>> {
+  using Vector = V;
   static constexpr int kParts = 2;
   template <class Part>
   static Dual<V> make(const Part& part) {

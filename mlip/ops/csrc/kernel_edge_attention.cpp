@@ -36,6 +36,18 @@ inline Dual<V> decay(const Dual<V>& x) {
   return {e, e * x.tangent};
 }
 
+/// Returns the channels that begin at a place of tensors like Channels or Parts.
+template <class N, class Source>
+inline N load_number(const Source& source, int64_t at) {
+  return make_number<N>([&](int k) { return load<typename Numbers<N>::Vector>(source.part[k] + at); });
+}
+
+/// Returns the number at a place of tensors, in all lanes.
+template <class N, class Source>
+inline N spread(const Source& source, int64_t at) {
+  return make_number<N>([&](int k) { return broadcast<typename Numbers<N>::Vector>(source.part[k][at]); });
+}
+
 /// What a round keeps of a vector of channels of an edge: T(r) v, and for the backward pass T(r) k and exp(i phase).
 template <class N, bool kBackward>
 struct Kept {
@@ -77,14 +89,10 @@ class Tile {
   }
 
   N channel(const Channels<const T>& source, int64_t atom, int head, int c) const {
-    return number([&](int k) { return load<V>(source.part[k] + atom * source.row + int64_t(head) * 2 * p.channels + c); });
+    return load_number<N>(source, atom * source.row + int64_t(head) * 2 * p.channels + c);
   }
   N frequency(int head, int axis, int c) const {
-    const int64_t at = (int64_t(head) * 3 + axis) * p.channels + c;
-    return number([&](int k) { return load<V>(p.frequencies.part[k] + at); });
-  }
-  N coordinate(int e, int axis) const {
-    return number([&](int k) { return broadcast<V>(p.vectors.part[k][(first + e) * 3 + axis]); });
+    return load_number<N>(p.frequencies, (int64_t(head) * 3 + axis) * p.channels + c);
   }
   Kept& kept(int c, int e, int block) { return kept_[size_t(c / kLanes) * kEdges + e * kBlocks + block]; }
 
@@ -99,12 +107,12 @@ class Tile {
 
   /// Returns sums over channels for a group of edges, one in each lane; behind the last edge the logit is -inf.
   N logits(int head, int group) const {
-    return number([&](int k) {
+    return make_number<N>([&](int k) {
       return lane_sums<T>(logits_[k] + group * kLanes) + bias_[size_t(k * p.heads + head) * kGroups + group];
     });
   }
   N gains(int group) const {
-    return number([&](int k) { return lane_sums<T>(gains_[k] + group * kLanes); });
+    return make_number<N>([&](int k) { return lane_sums<T>(gains_[k] + group * kLanes); });
   }
 
   const Attention<T>& p;
@@ -112,11 +120,6 @@ class Tile {
   int count = 0, groups = 0;
 
  private:
-  template <class Part>
-  static N number(const Part& part) {
-    return make_number<N>(part);
-  }
-
   void channels(int64_t receiver, int head, int c, const Channels<const T>* gradient) {
     N w[3][kBlocks], q[2][kBlocks];
     V g[2][kBlocks];
@@ -129,25 +132,28 @@ class Tile {
           g[z][b] = load<V>(gradient->part[0] + receiver * gradient->row + (int64_t(head) * 2 + z) * p.channels + at);
       }
     }
-    for (int e = 0; e < count; ++e) {
-      const int64_t sender = p.sender[first + e];
-      const N x = coordinate(e, 0), y = coordinate(e, 1), z = coordinate(e, 2);
+    const Channels<const T> keys = p.k, values = p.v;  // copies, which stores of vectors cannot change
+    const auto vectors = p.vectors;
+    const int64_t *sender = p.sender + first, half = p.channels, begin = int64_t(head) * 2 * half + c;
+    Kept* to = &kept(c, 0, 0);
+    for (int e = 0, number = count; e < number; ++e, to += kBlocks) {
+      const int64_t key = sender[e] * keys.row + begin, value = sender[e] * values.row + begin, r = (first + e) * 3;
+      const N x = spread<N>(vectors, r), y = spread<N>(vectors, r + 1), z = spread<N>(vectors, r + 2);
       N logit = zero<N, V>(), gain = logit;
       for (int b = 0; b < kBlocks; ++b) {
-        const int at = c + b * kLanes;
-        Kept& kept = this->kept(c, e, b);
+        const int64_t at = b * kLanes;
         N cosine, sine;
         turn<T>(w[0][b] * x + w[1][b] * y + w[2][b] * z, cosine, sine);
-        const N k0 = channel(p.k, sender, head, at), k1 = channel(p.k, sender, head, p.channels + at);
-        const N v0 = channel(p.v, sender, head, at), v1 = channel(p.v, sender, head, p.channels + at);
+        const N k0 = load_number<N>(keys, key + at), k1 = load_number<N>(keys, key + half + at);
+        const N v0 = load_number<N>(values, value + at), v1 = load_number<N>(values, value + half + at);
         const N turned0 = k0 * cosine - k1 * sine, turned1 = k0 * sine + k1 * cosine;
         logit = logit + q[0][b] * turned0 + q[1][b] * turned1;
         const N message0 = v0 * cosine - v1 * sine, message1 = v0 * sine + v1 * cosine;
-        kept.v[0] = message0, kept.v[1] = message1;
+        to[b].v[0] = message0, to[b].v[1] = message1;
         if constexpr (kBackward) {
           gain = gain + g[0][b] * message0 + g[1][b] * message1;
-          kept.k[0] = turned0, kept.k[1] = turned1;
-          kept.turn[0] = cosine, kept.turn[1] = sine;
+          to[b].k[0] = turned0, to[b].k[1] = turned1;
+          to[b].turn[0] = cosine, to[b].turn[1] = sine;
         }
       }
       add(logits_, e, logit, c == 0);
@@ -266,10 +272,11 @@ class Forward {
     const int half = p.channels / kLanes;
     for (int z = 0; z < 2; ++z)
       for (int b = 0; b < kBlocks; ++b) sum[z][b] = scale * all[z * half + b];
-    for (int e = 0; e < tile_.count; ++e) {
+    const auto* kept = &tile_.kept(c, 0, 0);
+    for (int e = 0; e < tile_.count; ++e, kept += kBlocks) {
       const N weight = weights_[e];
       for (int b = 0; b < kBlocks; ++b)
-        for (int z = 0; z < 2; ++z) sum[z][b] = sum[z][b] + weight * tile_.kept(c, e, b).v[z];
+        for (int z = 0; z < 2; ++z) sum[z][b] = sum[z][b] + weight * kept[b].v[z];
     }
     for (int z = 0; z < 2; ++z)
       for (int b = 0; b < kBlocks; ++b) all[z * half + b] = sum[z][b];
@@ -320,7 +327,7 @@ class Backward {
       for (int h = 0; h < p.heads; ++h) {
         tile_.round(i, h, &d.g);
         weigh(h);
-        for (int c = 0; c < p.channels; c += Edges::kStep) channels(i, h, c);
+        finish(i, h);
       }
       if (d.vectors) store_by_vectors();
     }
@@ -338,7 +345,7 @@ class Backward {
       delta = delta + gradient(i, h, c) * tile_.channel(d.out, i, h, c);
     }
     delta_[h] = total<T>(delta);
-    lse_[h] = make_number<N>([&](int k) { return broadcast<V>(d.lse.part[k][i * p.heads + h]); });
+    lse_[h] = spread<N>(d.lse, i * p.heads + h);
     if (!d.q) return;
     const N weight = decay<T>(product<N>(tile_, p.q, p.k, i, h) - lse_[h]);
     const N slope = weight * (total<T>(gain) - delta_[h]);
@@ -361,6 +368,18 @@ class Backward {
     for (int e = 0; e < tile_.count; ++e) d.bias[(tile_.first + e) * p.heads + h] = slopes_.part[kParts - 1][e];
   }
 
+  /// The second round for a head.
+  void finish(int64_t i, int h) {
+    const bool atoms = d.q, frequencies = d.frequencies;
+    for (int c = 0; c < p.channels; c += Edges::kStep) {
+      if (atoms && frequencies) channels<true, true>(i, h, c);
+      else if (atoms) channels<true, false>(i, h, c);
+      else if (frequencies) channels<false, true>(i, h, c);
+      else channels<false, false>(i, h, c);
+    }
+  }
+
+  template <bool kAtoms, bool kFrequencies>
   void channels(int64_t i, int h, int c) {
     N w[3][kBlocks], q[2][kBlocks];
     V g[2][kBlocks], by_q[2][kBlocks], by_w[3][kBlocks];
@@ -373,33 +392,40 @@ class Backward {
         by_q[z][b] = V{};
       }
     }
-    for (int e = 0; e < tile_.count; ++e) {
+    const auto vectors = p.vectors;  // copies, which stores of vectors cannot change
+    const int64_t *sender = p.sender + tile_.first, first = tile_.first * 3, half = p.channels;
+    const int64_t row = 2 * half * p.heads;
+    T *by_k = kAtoms ? d.k + place(0, h) + c : nullptr, *by_v = kAtoms ? d.v + place(0, h) + c : nullptr;
+    const auto* kept = &tile_.kept(c, 0, 0);
+    for (int e = 0, count = tile_.count; e < count; ++e, kept += kBlocks) {
       const N slope = slopes_[e], weight = weights_[e];
-      const int64_t sender = place(p.sender[tile_.first + e], h) + c;
+      V by_r[3] = {};
       for (int b = 0; b < kBlocks; ++b) {
-        const auto& kept = tile_.kept(c, e, b);
         const N q0 = q[0][b] * slope, q1 = q[1][b] * slope, g0 = g[0][b] * weight, g1 = g[1][b] * weight;
-        if (d.q) {
-          const N cosine = kept.turn[0], sine = kept.turn[1];
-          T* k = d.k + sender + b * kLanes;
-          T* v = d.v + sender + b * kLanes;
-          add(k, q0 * cosine + q1 * sine);
-          add(k + p.channels, q1 * cosine - q0 * sine);
-          add(v, g0 * cosine + g1 * sine);
-          add(v + p.channels, g1 * cosine - g0 * sine);
-          for (int z = 0; z < 2; ++z) by_q[z][b] += Numbers<N>::wanted(slope * kept.k[z]);
+        const N k0 = kept[b].k[0], k1 = kept[b].k[1];
+        if constexpr (kAtoms) {
+          const N cosine = kept[b].turn[0], sine = kept[b].turn[1];
+          const int64_t at = sender[e] * row + b * kLanes;
+          add(by_k + at, q0 * cosine + q1 * sine);
+          add(by_k + at + half, q1 * cosine - q0 * sine);
+          add(by_v + at, g0 * cosine + g1 * sine);
+          add(by_v + at + half, g1 * cosine - g0 * sine);
+          by_q[0][b] += Numbers<N>::wanted(slope * k0);
+          by_q[1][b] += Numbers<N>::wanted(slope * k1);
         }
-        const N by_phase = q1 * kept.k[0] - q0 * kept.k[1] + g1 * kept.v[0] - g0 * kept.v[1];
+        const N by_phase = q1 * k0 - q0 * k1 + g1 * kept[b].v[0] - g0 * kept[b].v[1];
         for (int axis = 0; axis < 3; ++axis) {
-          by_vectors_[e * 3 + axis] += Numbers<N>::wanted(by_phase * w[axis][b]);
-          if (d.frequencies) by_w[axis][b] += Numbers<N>::wanted(by_phase * tile_.coordinate(e, axis));
+          by_r[axis] += Numbers<N>::wanted(by_phase * w[axis][b]);
+          if constexpr (kFrequencies)
+            by_w[axis][b] += Numbers<N>::wanted(by_phase * spread<N>(vectors, first + e * 3 + axis));
         }
       }
+      for (int axis = 0; axis < 3; ++axis) by_vectors_[e * 3 + axis] += by_r[axis];
     }
     for (int b = 0; b < kBlocks; ++b) {
       const int at = c + b * kLanes;
-      for (int z = 0; z < 2 && d.q; ++z) add_part(d.q + place(i, h) + z * p.channels + at, by_q[z][b]);
-      for (int axis = 0; axis < 3 && d.frequencies; ++axis)
+      for (int z = 0; z < 2 && kAtoms; ++z) add_part(d.q + place(i, h) + z * p.channels + at, by_q[z][b]);
+      for (int axis = 0; axis < 3 && kFrequencies; ++axis)
         add_part(d.frequencies + (int64_t(h) * 3 + axis) * p.channels + at, by_w[axis][b]);
     }
   }
