@@ -11,7 +11,6 @@ from mlip.bench.choices import TransIPChoice
 from mlip.bench.model import bench_model, table
 from mlip.bench.profile import bench_profile
 from mlip.bench.sides import PEER, Sides
-from mlip.bench.size import bench_size
 from mlip.bench.worker import Memory
 from mlip.errors import ConfigError, EngineMismatchError, OptionError
 
@@ -67,10 +66,8 @@ def test_beside_another_model() -> None:
     assert "dE, dF: from mace-torch" not in text
 
 
-def test_the_other_commands() -> None:
-    (row,) = bench_size(TINY, (24,), threads=1)
-    assert row["problem"] == ""
-    assert row["model"] == bench_profile(TINY, 24, runs=1)["model"] == TINY.title
+def test_profile() -> None:
+    assert bench_profile(TINY, 24, runs=1)["model"] == TINY.title
 
 
 def test_what_it_does_not_have() -> None:

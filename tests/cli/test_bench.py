@@ -102,7 +102,7 @@ def test_transip(run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| mlip reference | 24 | 1,260 | 1 |" in out
     assert json.loads(Path("rows.json").read_text())[0]["plain_ratio"] > 0
     assert Path("rows.png").is_file()
-    code, out, err = run("bench", "size", *TRANSIP, "--sizes", 24)
+    code, out, err = run("bench", "size", *TRANSIP, "--sizes", 24, "--threads", 1)
     assert (code, err) == (0, "")
     assert "transip XS" in out
 
