@@ -17,7 +17,7 @@ from mlip.bench.ops import bench_ops
 from mlip.bench.profile import bench_profile
 from mlip.bench.rows import save
 from mlip.bench.worker import Memory
-from mlip.errors import ConfigError, OptionError
+from mlip.errors import OptionError
 from mlip.models.equiformer_v3 import EquiformerV3Config
 
 TINY = EquiformerChoice(channels=4, lmax=2, mmax=1, layers=1)
@@ -120,5 +120,3 @@ def test_the_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "products on the sphere" in {group["group"] for group in row["groups"]}
     with pytest.raises(OptionError, match="only those of mace"):
         bench_ops(TINY)
-    with pytest.raises(ConfigError, match="lmax"):
-        EquiformerChoice(lmax=1).create()
