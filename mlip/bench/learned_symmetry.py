@@ -89,9 +89,9 @@ def table(rows: Sequence[Row]) -> str:
     first = rows[0]
     epochs, size = first["training"]["epochs"], first["training"]["batch_size"]
     model, (learned, tested) = first["model"], first["structures"]
-    return "\n".join([*lines_of(head, cells), "", f"TransIP, {model['channels']} channels, {model['num_layers']} layers, "
-                      f"cutoff {model['cutoff']:g} A; {learned} structures, {epochs} epochs of batches of {size}, each "
-                      f"structure in two random orientations; tested on {tested}. Mean and standard deviation over "
+    return "\n".join([*lines_of(head, cells), "", f"TransIP, {model['channels']} channels, {model['num_layers']} "
+                      f"layers, cutoff {model['cutoff']:g} A; {learned} structures, {epochs} epochs of batches of "
+                      f"{size}, each structure in two random orientations; tested on {tested}. Mean and standard deviation over "
                       "seeds; improvements are those of pairs of runs with one seed, positive where errors fall."])
 
 

@@ -1,23 +1,20 @@
-"""Parts of TransIP: norm, attention, feed-forward network, charge and spin, the fading of neighbours."""
+"""Parts of TransIP: norm, attention, feed-forward network, readout, charge and spin."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import pi, sqrt
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, logsigmoid, rms_norm, silu
+from torch.nn.functional import linear, rms_norm, silu
 
 from mlip.models.transip.config import TransIPConfig
 from mlip.nn.linear import normal
 from mlip.nn.rowwise import by_rows
-from mlip.ops import Backend, Edges, edge_attention, edge_convolution, spherical_harmonics
-from mlip.so3.degrees import Paths
+from mlip.ops import Backend, Edges, edge_attention
 
 NORM_EPS = 1e-6
-FADED = 0.01, 0.995  # of the switch: beyond, its logarithm is constant, -1e-27 and -127
 
 
 class Linear(nn.Module):
@@ -44,21 +41,6 @@ class RMSNorm(nn.Module):
         return rms_norm(x, x.shape[-1:], eps=NORM_EPS) * self.weight
 
 
-@dataclass(frozen=True)
-class Neighbourhood:
-    """What the layers know of the edges.
-
-    Attributes:
-        vectors: [E, 3], A.
-        edges: E edges.
-        biases: [layers, E, H], added to the logits: radial functions and the logarithm of the switch.
-    """
-
-    vectors: Tensor
-    edges: Edges
-    biases: Tensor
-
-
 class Attention(nn.Module):
     """Attention to neighbours with rotary phases of the edge vectors, and norms of queries and keys."""
 
@@ -72,12 +54,11 @@ class Attention(nn.Module):
         self.frequencies = nn.Parameter(config.frequency * normal(heads, self.size // 2, 3))
         self.output = Linear(c, c)
 
-    def forward(self, x: Tensor, around: Neighbourhood, bias: Tensor, backend: Backend) -> Tensor:
-        """Return [N, C] for x of the same shape, and the bias of the logits [E, H]."""
+    def forward(self, x: Tensor, edges: Edges, vectors: Tensor, bias: Tensor, backend: Backend) -> Tensor:
+        """Return [N, C] for x of the same shape, vectors of the edges [E, 3] and a bias of the logits [E, H]."""
         query, key, value = self.project(x).view(len(x), 3, self.heads, self.size).unbind(1)
         query = self.query_norm(query) / sqrt(self.size)
-        out = edge_attention(query, self.key_norm(key), value, around.vectors, bias, self.frequencies, around.edges,
-                             backend)
+        out = edge_attention(query, self.key_norm(key), value, vectors, bias, self.frequencies, edges, backend)
         found: Tensor = self.output(out.flatten(1))
         return found
 
@@ -109,34 +90,13 @@ class Block(nn.Module):
         share = torch.full((c,), 1 / config.num_layers, dtype=torch.float32)
         self.attention_weight, self.feed_forward_weight = nn.Parameter(share), nn.Parameter(share.clone())
 
-    def forward(self, x: Tensor, around: Neighbourhood, bias: Tensor, backend: Backend) -> Tensor:
-        """Return [N, C] for x of the same shape, and the bias of the logits [E, H]."""
-        x = x + self.attention_weight * self.attention(self.attention_norm(x), around, bias, backend)
+    def forward(self, x: Tensor, edges: Edges, vectors: Tensor, bias: Tensor, backend: Backend) -> Tensor:
+        """Return [N, C] for x of the same shape, vectors of the edges [E, 3] and a bias of the logits [E, H]."""
+        x = x + self.attention_weight * self.attention(self.attention_norm(x), edges, vectors, bias, backend)
         return by_rows(self._fed, x)
 
     def _fed(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.feed_forward_weight * self.feed_forward(self.feed_forward_norm(x))
-        return out
-
-
-class Density(nn.Module):
-    """What is around an atom: sums over its neighbours of harmonics times radial functions times their elements."""
-
-    def __init__(self, config: TransIPConfig, channels: int) -> None:
-        super().__init__()
-        self.paths = Paths(tuple((0, l, l) for l in range(config.density_lmax + 1)))
-        self.elements = nn.Parameter(normal(len(config.atomic_numbers), channels))
-        self.radial = Linear(config.num_gaussians, (config.density_lmax + 1) * channels)
-        self.output = Linear((config.density_lmax + 1) ** 2 * channels, config.channels)
-
-    def forward(self, elements: Tensor, basis: Tensor, around: Neighbourhood, backend: Backend) -> Tensor:
-        """Return [N, C]; elements [N] are indices, basis [K, G] the radial functions of the pairs."""
-        c = self.elements.shape[1]
-        weights = self.radial(basis).view(len(basis), -1, c)
-        harmonics = spherical_harmonics(around.vectors, len(self.paths.triples) - 1, backend)
-        found = edge_convolution(self.elements[elements].unsqueeze(1), harmonics, weights, around.edges, self.paths,
-                                 backend)
-        out: Tensor = self.output(torch.cat([part.flatten(1) for part in found], dim=1))
         return out
 
 
@@ -174,34 +134,3 @@ class State(nn.Module):
         known = torch.cat([self.charge[torch.searchsorted(self.charges, charge)],
                            self.spin[torch.searchsorted(self.spins, spin)]], dim=1)
         return silu(self.hidden(known)) @ self.output
-
-
-def log_switch(r: Tensor, cutoff: float, width: float) -> Tensor:
-    """Return the logarithm of a switch that falls from 1 at cutoff - width to 0 at the cutoff, infinitely smooth.
-
-    The switch is [1 + tanh(cot(pi x))] / 2 with x = (r - cutoff + width) / width, as in PET (arXiv 2305.19302). Where
-    it is below 1e-55, its logarithm is constant: it makes no number there, and infinite ones must not arise.
-
-    Args:
-        r: any shape, A.
-        cutoff: A.
-        width: A.
-    """
-    x = ((r - (cutoff - width)) / width).clamp(*FADED)
-    return logsigmoid(2 / torch.tan(pi * x))
-
-
-def gaussians(r: Tensor, cutoff: float, count: int) -> Tensor:
-    """Return Gaussians around equidistant centres from 0 to the cutoff, twice as wide as these are apart.
-
-    Args:
-        r: [E], A.
-        cutoff: A.
-        count: number of functions.
-
-    Returns:
-        [E, count].
-    """
-    spacing = cutoff / (count - 1)
-    centres = torch.arange(count, dtype=r.dtype, device=r.device) * spacing
-    return torch.exp(-0.5 * ((r.unsqueeze(1) - centres) / (2 * spacing)).square())

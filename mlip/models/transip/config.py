@@ -38,6 +38,7 @@ class TransIPConfig(ModelConfig):
         feed_forward: channels of the feed-forward network over those of an atom.
         num_gaussians: radial functions of the attention's bias in mode `"md"`.
         switch_width: A, below the cutoff, over which neighbours fade out.
+        avg_num_neighbors: its root divides the sums over neighbours that atoms begin with.
         frequency: 1/A, standard deviation of the components of the frequencies of the phases before training.
         forces: `"conservative"`, derivatives of the energy, or, in mode `"paper"`, `"direct"`: predicted by a head of
             their own. Those are the gradient of no energy, and dynamics with them do not conserve it.
@@ -53,8 +54,8 @@ class TransIPConfig(ModelConfig):
     feed_forward: int = 2
     num_gaussians: int = 16
     switch_width: float = 1.0
+    avg_num_neighbors: float = 16.0
     frequency: float = 1.0
-    density_lmax: int = 1
     forces: str = "conservative"
     charges: tuple[int, ...] = (0,)
     spins: tuple[int, ...] = (1,)
@@ -66,7 +67,7 @@ class TransIPConfig(ModelConfig):
         for name, low, high in (("channels", 2, 8192), ("num_layers", 1, 128), ("num_heads", 1, 256),
                                 ("feed_forward", 1, 16), ("num_gaussians", 2, 4096)):
             self._check_whole(name, low, high)
-        for name in ("switch_width", "frequency"):
+        for name in ("switch_width", "frequency", "avg_num_neighbors"):
             self._check_positive(name)
         if self.channels % (2 * self.num_heads):
             raise ConfigError(f"transip: channels must be a multiple of twice num_heads, {2 * self.num_heads}; "

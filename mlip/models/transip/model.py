@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor, nn
 
 from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
-from mlip.models.transip.blocks import Block, Density, Neighbourhood, Readout, RMSNorm, State, gaussians, log_switch
+from mlip.models.transip.blocks import Block, Readout, RMSNorm, State
 from mlip.models.transip.config import TransIPConfig
+from mlip.models.transip.neighbourhood import Surroundings, whole_molecule
 from mlip.nn.derivatives import DirectPrediction
 from mlip.nn.linear import normal
 
@@ -34,10 +33,7 @@ class TransIP(EnergyModel):
         self.embedding = nn.Parameter(normal(elements, c))
         self.state = State(config.charges, config.spins, c)
         if config.mode == "md":
-            heads = config.num_layers * config.num_heads
-            if config.density_lmax >= 0:
-                self.density = Density(config, config.channels // 4)
-            self.radial = nn.Parameter(normal(config.num_gaussians, heads) / sqrt(config.num_gaussians))
+            self.surroundings = Surroundings(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(c)
         self.energy = Readout(c, 1)
@@ -55,15 +51,15 @@ class TransIP(EnergyModel):
 
     def features(self, graph: AtomGraph) -> Tensor:
         """Return the normalised channels of each atom behind the last block, [N, C]."""
-        around = self.neighbourhood(graph)
-        x = self.embedding[self.element_index(graph.numbers)] + self.state(graph.charge, graph.spin)[graph.batch]
-        if self.config.mode == "md" and self.config.density_lmax >= 0:
-            r = torch.linalg.vector_norm(around.vectors[graph.pair_edge], dim=1)
-            c = self.config
-            basis = gaussians(r, c.cutoff, c.num_gaussians) * torch.exp(log_switch(r, c.cutoff, c.switch_width)).unsqueeze(1)
-            x = x + self.density(self.element_index(graph.numbers), basis, around, self.backend)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, around, around.biases[layer], self.backend)
+        elements = self.element_index(graph.numbers)
+        x = self.embedding[elements] + self.state(graph.charge, graph.spin)[graph.batch]
+        if self.config.mode == "paper":
+            known = whole_molecule(graph, self.config, self.dtype)
+        else:
+            known, around = self.surroundings(graph, elements, self.backend)
+            x = x + around
+        for block, bias in zip(self.blocks, known.biases, strict=True):
+            x = block(x, known.edges, known.vectors, bias, self.backend)
         out: Tensor = self.norm(x)
         return out
 
@@ -77,18 +73,6 @@ class TransIP(EnergyModel):
         zeros = features.new_zeros(graph.num_structures, features.shape[1])
         count = torch.bincount(graph.batch, minlength=graph.num_structures).clamp(min=1)
         return zeros.index_add(0, graph.batch, features) / count.to(features).unsqueeze(1)
-
-    def neighbourhood(self, graph: AtomGraph) -> Neighbourhood:
-        """Return what the layers know of the edges; the two edges of a pair share what depends on their distance."""
-        c, vectors, edges = self.config, graph.vectors(self.dtype), graph.edges()
-        shape = c.num_layers, c.num_heads
-        if c.mode == "paper":
-            return Neighbourhood(vectors, edges, vectors.new_zeros(shape[0], len(vectors), shape[1]))
-        r = torch.linalg.vector_norm(vectors[graph.pair_edge], dim=1)
-        fading = log_switch(r, c.cutoff, c.switch_width).unsqueeze(1)
-        bias = gaussians(r, c.cutoff, c.num_gaussians) @ self.radial + fading
-        biases = bias.view(len(r), *shape).transpose(0, 1)[:, graph.pair]
-        return Neighbourhood(vectors, edges, biases)
 
 
 class DirectTransIP(TransIP):
