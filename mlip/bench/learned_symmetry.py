@@ -82,17 +82,18 @@ def table(rows: Sequence[Row]) -> str:
     """Return the rows of `bench_learned_symmetry` as a table in Markdown: means, their spread, and improvements."""
     weights = sorted({r["latent_weight"] for r in rows})
     head = ["latent weight", "seeds", *MEASURES.values()]
-    cells = [[f"{w:g}", str(len(_of(rows, w, "seed"))), *(_spread(_of(rows, w, name), 3) for name in MEASURES)]
+    cells = [[f"{w:g}", str(len(_of(rows, w, "seed"))), *(_spread(_of(rows, w, name), ".3g") for name in MEASURES)]
              for w in weights]
-    cells += [[f"{w:g} against 0", "", *(_spread(list(_improvements(rows, w, name)), 1, " %") for name in MEASURES)]
+    cells += [[f"{w:g} against 0", "", *(_spread(list(_improvements(rows, w, name)), ".1f", " %") for name in MEASURES)]
               for w in weights if w]
     first = rows[0]
     epochs, size = first["training"]["epochs"], first["training"]["batch_size"]
     model, (learned, tested) = first["model"], first["structures"]
-    return "\n".join([*lines_of(head, cells), "", f"TransIP, {model['channels']} channels, {model['num_layers']} "
-                      f"layers, cutoff {model['cutoff']:g} A; {learned} structures, {epochs} epochs of batches of "
-                      f"{size}, each structure in two random orientations; tested on {tested}. Mean and standard deviation over "
-                      "seeds; improvements are those of pairs of runs with one seed, positive where errors fall."])
+    note = (f"TransIP, {model['channels']} channels, {model['num_layers']} layers, cutoff {model['cutoff']:g} A; "
+            f"{learned} structures, {epochs} epochs of batches of {size}, each structure in two random orientations; "
+            f"tested on {tested}. Mean and standard deviation over seeds; improvements are those of pairs of runs with "
+            "one seed, positive where errors fall.")
+    return "\n".join([*lines_of(head, cells), "", note])
 
 
 def _of(rows: Sequence[Row], weight: float, name: str) -> list[float]:
@@ -105,7 +106,6 @@ def _improvements(rows: Sequence[Row], weight: float, name: str) -> Iterator[flo
         yield 100 * (1 - new / old)
 
 
-def _spread(values: Sequence[float], digits: int, unit: str = "") -> str:
-    around = f" +- {stdev(values):.{digits}g}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}g}{around}{unit}" if digits > 1 else (
-        f"{mean(values):.{digits}f}" + (f" +- {stdev(values):.{digits}f}" if len(values) > 1 else "") + unit)
+def _spread(values: Sequence[float], form: str, unit: str = "") -> str:
+    around = f" +- {format(stdev(values), form)}" if len(values) > 1 else ""
+    return f"{format(mean(values), form)}{around}{unit}"
