@@ -106,7 +106,7 @@ class TransIPConfig(ModelConfig):
         width = max(float(np.linalg.norm(r - centre, axis=1).max()) for centre in r)
         if width >= self.cutoff:
             raise StructureError(f"the model has the mode 'paper' and takes molecules below {self.cutoff:g} A in width;"
-                                 f" two atoms are {width:.1f} A apart; use a model with mode='md'")
+                                 f" two atoms are {width:.1f} A apart; make it with a larger cutoff, or use mode='md'")
 
     def _check_states(self, name: str, low: int, high: int) -> None:
         values = getattr(self, name)
