@@ -45,7 +45,10 @@ SMALL_MODELS: dict[str, dict[str, object]] = {
                              "num_heads": 2, "attention_hidden": 4, "attention_alpha": 4, "attention_value": 2,
                              "feed_forward_hidden": 4, "edge_channels": 4, "num_gaussians": 5,
                              "avg_num_neighbors": 2.0, "cutoff": 4.0, "forces": "direct"},
+    "transip": {"family": "transip", "channels": 16, "num_layers": 2, "num_heads": 2, "num_gaussians": 6,
+                "cutoff": 4.0},
 }
+LEARNING = ("transip",)  # families that learn what rotations do
 
 
 def small_potential(name: str, *, dtype: str = "float64") -> mlip.Potential:
@@ -114,6 +117,22 @@ def conservative(request: pytest.FixtureRequest) -> mlip.Potential:
     """Each small potential whose forces and stress are derivatives of its energy."""
     found = small_potential(request.param)
     assert found.model.conservative
+    return found
+
+
+@pytest.fixture(scope="session", params=[n for n, c in SMALL_MODELS.items() if c["family"] not in LEARNING])
+def invariant(request: pytest.FixtureRequest) -> mlip.Potential:
+    """Each small potential that knows rotations."""
+    found = small_potential(request.param)
+    assert found.model.rotation_invariant
+    return found
+
+
+@pytest.fixture(scope="session", params=[n for n, c in SMALL_MODELS.items() if c["family"] in LEARNING])
+def learning(request: pytest.FixtureRequest) -> mlip.Potential:
+    """Each small potential that can only learn rotations; these have learned nothing."""
+    found = small_potential(request.param)
+    assert not found.model.rotation_invariant
     return found
 
 

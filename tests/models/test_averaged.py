@@ -122,9 +122,9 @@ def test_second_derivatives_in_parts(lopsided: Potential, structures: dict[str, 
 
 
 @pytest.mark.parametrize("group", ["O", "I"])
-def test_an_equivariant_model_stays_what_it_is(potential: Potential, structures: dict[str, Atoms], group: str) -> None:
+def test_an_equivariant_model_stays_what_it_is(invariant: Potential, structures: dict[str, Atoms], group: str) -> None:
     for name in ("triclinic", "slab", "molecule"):
-        found, expected = of(potential, group).predict(structures[name]), potential.predict(structures[name])
+        found, expected = of(invariant, group).predict(structures[name]), invariant.predict(structures[name])
         np.testing.assert_allclose(found.energies, expected.energies, rtol=0, atol=1e-10)
         np.testing.assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-10)
         if expected.stress is not None:

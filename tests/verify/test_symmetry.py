@@ -62,11 +62,11 @@ def test_numbers_of_a_loop(lopsided: Potential, structure: Atoms, most: int, mon
     assert report.torque > 0.01
 
 
-def test_nothing_of_an_equivariant_model(potential: Potential, structure: Atoms) -> None:
-    report = symmetry_report(potential, structure, rotations=8)
+def test_nothing_of_an_equivariant_model(invariant: Potential, structure: Atoms) -> None:
+    report = symmetry_report(invariant, structure, rotations=8)
     for name in NUMBERS:
         value = getattr(report, name)
-        if name == "torque" and not potential.model.conservative:
+        if name == "torque" and not invariant.model.conservative:
             assert value is None
         elif name != "stress_rot_std" or structure_of(structure).volume is not None:
             assert value < 1e-10, name
