@@ -40,6 +40,8 @@ class TransIPConfig(ModelConfig):
         switch_width: A, below the cutoff, over which neighbours fade out.
         avg_num_neighbors: its root divides the sums over neighbours that atoms begin with.
         frequency: 1/A, standard deviation of the components of the frequencies of the phases before training.
+        density_lmax: in mode `"md"`, largest degree of the harmonics whose sums over the neighbours are added to the
+            embeddings of the elements; -1 for none.
         forces: `"conservative"`, derivatives of the energy, or, in mode `"paper"`, `"direct"`: predicted by a head of
             their own. Those are the gradient of no energy, and dynamics with them do not conserve it.
         charges: total charges the model is made for, e, ascending.
@@ -65,7 +67,7 @@ class TransIPConfig(ModelConfig):
         self._check_choice("mode", MODES)
         self._check_choice("forces", FORCES)
         for name, low, high in (("channels", 2, 8192), ("num_layers", 1, 128), ("num_heads", 1, 256),
-                                ("feed_forward", 1, 16), ("num_gaussians", 2, 4096)):
+                                ("feed_forward", 1, 16), ("num_gaussians", 2, 4096), ("density_lmax", -1, 11)):
             self._check_whole(name, low, high)
         for name in ("switch_width", "frequency", "avg_num_neighbors"):
             self._check_positive(name)
@@ -101,7 +103,7 @@ class TransIPConfig(ModelConfig):
                                  "other: it cannot take periodic structures; set pbc=False, or use a model with "
                                  "mode='md'")
         r = structure.positions
-        if not len(r) or np.linalg.norm(np.ptp(r, axis=0)) <= self.cutoff:
+        if not len(r) or np.linalg.norm(np.ptp(r, axis=0)) < self.cutoff:
             return
         width = max(float(np.linalg.norm(r - centre, axis=1).max()) for centre in r)
         if width >= self.cutoff:
@@ -124,8 +126,8 @@ class TransIPConfig(ModelConfig):
         """
         rest = dict(values)
         size = rest.pop("size", None)
-        if size is not None and size not in SIZES:
+        if size is not None and (not isinstance(size, str) or size not in SIZES):
             raise ConfigError(f"transip: size must be one of {', '.join(SIZES)}; {size!r} was given")
-        found = super().from_dict({**SIZES.get(size, {}), **rest})
+        found = super().from_dict({**(SIZES[size] if size else {}), **rest})
         assert isinstance(found, TransIPConfig)
         return found
