@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ase import Atoms
 
 from mlip.checkpoints import Potential
+from mlip.errors import StructureError
+from mlip.graph import Structure
 from mlip.io.ase import require_atoms
 from mlip.verify import checks
 
@@ -40,7 +42,7 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
     energies as alone in a batch. The energy of a lone atom beside its E0 is only reported: models with a residual
     connection or a shift, which most MACE models have, do not return E0 there. Of a model that predicts forces and
     stress beside the energy, their distance from its derivatives is reported too; it promises none. So is the effect
-    of rotations on a model that only learned what they do.
+    of rotations on a model that only learned what they do. A model of whole molecules has no smooth cutoff to check.
 
     Args:
         potential: any model; it is converted to float64.
@@ -60,9 +62,11 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
         Check("translation", checks.translation(exact, atoms), 1e-8),
         Check("batch = single", checks.batching(exact, [atoms, atoms]), 1e-9),
         Check("lone atom - E0", checks.isolated_energies(exact), math.inf),
-        Check("smooth at the cutoff", checks.smoothness(exact, (atoms.symbols[0], atoms.symbols[-1])), smooth),
         Check("float32 = float64", checks.precision(exact, atoms), 1e-3),
     ]
+    pair = atoms.symbols[0], atoms.symbols[-1]
+    if _takes_pairs_beyond_the_cutoff(exact, atoms):
+        found.insert(-1, Check("smooth at the cutoff", checks.smoothness(exact, pair), smooth))
     if atoms.pbc.any() and abs(atoms.cell.volume) > 0:
         found.append(Check("stress = dE/dstrain/V", checks.finite_difference_stress(exact, atoms), stress))
         found.append(Check("supercell", checks.supercell(exact, atoms, _repeat(atoms)), 1e-8))
@@ -76,6 +80,15 @@ def table(found: list[Check]) -> str:
         limit, verdict = ("-", "") if c.limit == math.inf else (f"{c.limit:.0e}", "ok" if c.passed else "FAILED")
         lines.append(f"{c.name:26}{c.error:>12.2e}{limit:>12}  {verdict}".rstrip())
     return "\n".join(lines)
+
+
+def _takes_pairs_beyond_the_cutoff(potential: Potential, atoms: Atoms) -> bool:
+    far = Structure.create([atoms.numbers[0], atoms.numbers[-1]], [[0, 0, 0], [0, 0, potential.cutoff + 1]])
+    try:
+        potential.model.config.check_structure(far)
+    except StructureError:
+        return False
+    return True
 
 
 def _repeat(atoms: Atoms) -> tuple[int, int, int]:
