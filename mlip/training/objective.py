@@ -22,8 +22,12 @@ def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
     """Return what a model is trained for.
 
     Raises:
-        OptionError: weights of symmetry for a model that is symmetric by construction.
+        OptionError: weights of symmetry for a model that is symmetric by construction; a weight of the torque for one
+            whose forces are derivatives of no energy.
     """
+    if isinstance(model, DirectTransIP) and config.torque_weight:
+        raise OptionError("training: torque_weight needs forces that are derivatives of the energy, which those of "
+                          "forces='direct' are not: leave it at 0")
     if isinstance(model, TransIP):
         return TwoViews(model.config.channels, config)
     if config.latent_weight or config.torque_weight:
