@@ -83,7 +83,7 @@ def table(found: list[Check]) -> str:
 
 
 def _takes_pairs_beyond_the_cutoff(potential: Potential, atoms: Atoms) -> bool:
-    far = Structure.create([atoms.numbers[0], atoms.numbers[-1]], [[0, 0, 0], [0, 0, potential.cutoff + 1]])
+    far = Structure.create(atoms.numbers[[0, -1]], [[0.0, 0.0, 0.0], [0.0, 0.0, potential.cutoff + 1.0]])
     try:
         potential.model.config.check_structure(far)
     except StructureError:
