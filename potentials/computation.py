@@ -95,8 +95,8 @@ class Computation:
                               f"{', '.join(heads)}")
         template = Structure.create(s.numbers, np.zeros((len(s.numbers), 3)), charge=s.charge, spin=s.spin,
                                     head=s.head)
-        potential.check([template])
         self._template = replace(template, pbc=np.full(3, s.periodic))
+        potential.check([self._template])
         self._offset = _isolated_energy(potential, template) if s.energy == "interaction" else 0.0
         self._evaluator = Evaluator(potential, s.skin)
         self.settings = replace(s, skin=float(s.skin), charge=template.charge, spin=template.spin)
