@@ -18,7 +18,7 @@ import mlip
 from mlip import Potential
 from mlip.errors import DefaultedWarning, StructureError
 from mlip.io.ase import structure_of
-from mlip.models.transip.blocks import log_switch
+from mlip.models.transip.neighbourhood import log_switch
 from mlip.nn.derivatives import evaluate
 from mlip.ops import Backend, compiled_is_available
 from mlip.simulation import Plan, run_ase
@@ -65,9 +65,8 @@ def atoms(request: pytest.FixtureRequest) -> Atoms:
 
 class TestDerivatives:
     @pytest.mark.parametrize("backend", BACKENDS)
-    @pytest.mark.parametrize("options", [{}, {"density_lmax": -1}, {"density_lmax": 3}], ids=str)
-    def test_forces_and_stress(self, backend: Backend, options: dict[str, int], atoms: Atoms) -> None:
-        potential = small(**options).to(backend=backend)
+    def test_forces_and_stress(self, md: Potential, backend: Backend, atoms: Atoms) -> None:
+        potential = md.to(backend=backend)
         assert checks.finite_difference_forces(potential, atoms) <= 1e-8
         assert np.abs(potential.predict(atoms).forces).max() > 1e-2
         if atoms.pbc.any():

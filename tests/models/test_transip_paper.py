@@ -83,7 +83,7 @@ def written_out(potential: Potential, atoms: Atoms, turn_values: bool = True) ->
         query, key, value = (c[..., : c.shape[-1] // 2] + 1j * c[..., c.shape[-1] // 2 :] for c in (query, key, value))
         logits = np.einsum("nhf,mhf->hnm", (phase * query).conj(), phase * key).real
         if config.mode == "md":
-            logits = logits + bias_of(config, w["radial"], layer, distance)
+            logits = logits + bias_of(config, w["surroundings.bias"], layer, distance)
         weights = np.exp(logits - logits.max(axis=2, keepdims=True))
         weights /= weights.sum(axis=2, keepdims=True)
         out = phase.conj() * np.einsum("hnm,mhf->nhf", weights, phase * value) if turn_values else \
@@ -119,7 +119,8 @@ class TestAgainstAbsoluteCoordinates:
         assert np.abs(found - written_out(paper, atoms, turn_values=False)).max() > 1e-3
 
     def test_within_a_cutoff(self, atoms: Atoms) -> None:
-        potential = small(mode="md", cutoff=3.0, density_lmax=-1)
+        potential = small(mode="md", cutoff=3.0)
+        potential.model.surroundings.output.weight.zero_()  # atoms begin with their element alone
         assert (atoms.get_all_distances() > 3.0).any()
         np.testing.assert_allclose(potential.predict(atoms).energies, written_out(potential, atoms), rtol=0, atol=1e-12)
 
@@ -240,8 +241,8 @@ class TestConfig:
         ({"num_layers": True}, "num_layers"), ({"feed_forward": 0}, "feed_forward"), ({"num_gaussians": 1}, "num_gaus"),
         ({"switch_width": 0.0}, "switch_width"), ({"switch_width": 30.0}, "must not exceed the cutoff, 20 A"),
         ({"switch_width": float("nan")}, "switch_width"), ({"frequency": -1.0}, "frequency"),
-        ({"frequency": float("inf")}, "frequency"), ({"density_lmax": 1.5}, "density_lmax"),
-        ({"density_lmax": -2}, "density_lmax"), ({"mode": "nonsense"}, "mode must be one of md, paper"),
+        ({"frequency": float("inf")}, "frequency"), ({"avg_num_neighbors": 0.0}, "avg_num_neighbors"),
+        ({"mode": "nonsense"}, "mode must be one of md, paper"),
         ({"mode": None}, "mode"), ({"forces": "nonsense"}, "forces must be one of conservative, direct"),
         ({"mode": "md", "forces": "direct"}, "forces='direct' needs mode='paper'"),
         ({"charges": (1, 0)}, "charges must be a tuple of ascending"), ({"charges": (0, 0)}, "charges"),
@@ -275,7 +276,7 @@ class TestConfig:
 
     @pytest.mark.parametrize("options", [
         {}, {"forces": "direct"}, {"mode": "md", "cutoff": 4.0},
-        {"mode": "md", "cutoff": 4.0, "density_lmax": -1, "charges": (-1, 0), "spins": (1, 3)}], ids=str)
+        {"mode": "md", "cutoff": 4.0, "charges": (-1, 0), "spins": (1, 3)}], ids=str)
     @pytest.mark.parametrize("dtype", ["float64", "float32"])
     def test_files(self, options: dict[str, Any], dtype: str, tmp_path: Path) -> None:
         potential = small(**options, dtype=dtype)

@@ -40,8 +40,6 @@ class TransIPConfig(ModelConfig):
         switch_width: A, below the cutoff, over which neighbours fade out.
         avg_num_neighbors: its root divides the sums over neighbours that atoms begin with.
         frequency: 1/A, standard deviation of the components of the frequencies of the phases before training.
-        density_lmax: in mode `"md"`, largest degree of the harmonics whose sums over the neighbours are added to the
-            embeddings of the elements; -1 for none.
         forces: `"conservative"`, derivatives of the energy, or, in mode `"paper"`, `"direct"`: predicted by a head of
             their own. Those are the gradient of no energy, and dynamics with them do not conserve it.
         charges: total charges the model is made for, e, ascending.
@@ -67,7 +65,7 @@ class TransIPConfig(ModelConfig):
         self._check_choice("mode", MODES)
         self._check_choice("forces", FORCES)
         for name, low, high in (("channels", 2, 8192), ("num_layers", 1, 128), ("num_heads", 1, 256),
-                                ("feed_forward", 1, 16), ("num_gaussians", 2, 4096), ("density_lmax", -1, 11)):
+                                ("feed_forward", 1, 16), ("num_gaussians", 2, 4096)):
             self._check_whole(name, low, high)
         for name in ("switch_width", "frequency", "avg_num_neighbors"):
             self._check_positive(name)

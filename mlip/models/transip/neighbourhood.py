@@ -7,7 +7,7 @@ from math import pi, sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
 from mlip.graph import AtomGraph
 from mlip.models.transip.blocks import Linear
@@ -85,7 +85,8 @@ def log_switch(r: Tensor, cutoff: float, width: float) -> Tensor:
         width: A.
     """
     x = ((r - (cutoff - width)) / width).clamp(*FADED)
-    return logsigmoid(2 / torch.tan(pi * x))
+    cot = torch.cos(pi * x) / torch.sin(pi * x)  # 1 / tan and logsigmoid would lose the digits of second derivatives
+    return -softplus(-2 * cot, threshold=40.0)
 
 
 def gaussians(r: Tensor, cutoff: float, count: int) -> Tensor:
