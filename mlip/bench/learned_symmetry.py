@@ -22,15 +22,18 @@ MEASURES = {"energy_mae": "energy MAE (meV/atom)", "forces_mae": "forces MAE (me
             "forces_rmse": "forces RMSE (meV/A)", "energy_rot_std_mev_per_atom": "energy rot. std (meV/atom)",
             "forces_rot_std_mev_per_angstrom": "forces rot. std (meV/A)",
             "force_error_relative": "relative force error of rotation (%)"}
+Weights = tuple[float, float]
+PLAIN: Weights = (0.0, 0.0)
+ARMS: tuple[Weights, ...] = (PLAIN, (100.0, 0.0), (0.0, 10.0))
 ROTATIONS = 32
 MEASURED = 32  # structures of the test set whose symmetry is measured
 
 
 def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled], folder: Path, *,
-                           seeds: Sequence[int] = (0, 1, 2), weights: Sequence[float] = (0.0, 10.0),
+                           seeds: Sequence[int] = (0, 1, 2), weights: Sequence[Weights] = ARMS,
                            config: TrainingConfig | None = None, isolated: Mapping[str, float] | None = None,
                            progress: bool = False, **model: Any) -> list[Row]:
-    """Train one TransIP for each seed and weight of the loss of the embeddings, and measure errors and symmetry.
+    """Train one TransIP for each seed and pair of weights of the loss, and measure errors and symmetry.
 
     Runs of one seed begin with the same weights and see the same structures in the same orientations. The same call
     again resumes what was interrupted.
@@ -40,30 +43,31 @@ def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled
         test: labelled structures for the errors; symmetry is measured on the first 32.
         folder: for the runs.
         seeds: of weights, orders and rotations.
-        weights: `latent_weight` of the training; one of them must be 0, which is training with random orientations.
-        config: of the training; seed and latent_weight are replaced.
+        weights: pairs of `latent_weight` and `torque_weight`; one must be (0, 0), training with random orientations.
+        config: of the training; seed and both weights are replaced.
         isolated: energies of isolated atoms by symbol, eV.
         progress: whether to show a bar.
         model: of the configuration of TransIP.
 
     Returns:
-        One row for each run: latent_weight, seed, seconds, what `MEASURES` lists, and the configurations.
+        One row for each run: latent_weight, torque_weight, seed, seconds, what `MEASURES` lists, and the configurations.
 
     Raises:
-        OptionError: no weight is 0, no structures, or bad options.
+        OptionError: no weights are 0, no structures, or bad options.
     """
-    if 0.0 not in weights or not seeds or not test:
-        raise OptionError("learned-symmetry needs the weight 0 for comparison, at least one seed and a test set; "
+    if PLAIN not in weights or not seeds or not test:
+        raise OptionError("learned-symmetry needs the weights (0, 0) for comparison, at least one seed and a test set; "
                           f"weights {list(weights)!r}, seeds {list(seeds)!r} and {len(test)} structures were given")
     rows = []
     for seed in seeds:
-        for weight in sorted(set(weights)):
-            chosen = dataclasses.replace(config or TrainingConfig(), seed=seed, latent_weight=weight)
+        for latent, torque in dict.fromkeys(weights):
+            chosen = dataclasses.replace(config or TrainingConfig(), seed=seed, latent_weight=latent,
+                                         torque_weight=torque)
             seen, _ = split(training, chosen.validation_fraction, seed)
             start = initial_potential("transip", seen, isolated, seed, **model)
             begin = time.perf_counter()
-            best = load(train(start, training, folder / f"weight-{weight:g}-seed-{seed}", chosen, progress))
-            rows.append({"latent_weight": weight, "seed": seed, "seconds": time.perf_counter() - begin,
+            best = load(train(start, training, folder / f"latent-{latent:g}-torque-{torque:g}-seed-{seed}", chosen, progress))
+            rows.append({"latent_weight": latent, "torque_weight": torque, "seed": seed, "seconds": time.perf_counter() - begin,
                          **measured(best, test), "model": start.model.config.to_dict(),
                          "training": dataclasses.asdict(chosen), "structures": [len(training), len(test)],
                          "machine": {**machine(("torch",)), "threads": torch.get_num_threads()}})
@@ -80,12 +84,13 @@ def measured(potential: Potential, test: Sequence[Labelled]) -> dict[str, float]
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows of `bench_learned_symmetry` as a table in Markdown: means, their spread, and improvements."""
-    weights = sorted({r["latent_weight"] for r in rows})
-    head = ["latent weight", "seeds", *MEASURES.values()]
-    cells = [[f"{w:g}", str(len(_of(rows, w, "seed"))), *(_spread(_of(rows, w, name), ".3g") for name in MEASURES)]
-             for w in weights]
-    cells += [[f"{w:g} against 0", "", *(_spread(list(_improvements(rows, w, name)), ".1f", " %") for name in MEASURES)]
-              for w in weights if w]
+    weights = list(dict.fromkeys((r["latent_weight"], r["torque_weight"]) for r in rows))
+    head = ["latent weight", "torque weight", "seeds", *MEASURES.values()]
+    cells = [[f"{w[0]:g}", f"{w[1]:g}", str(len(_of(rows, w, "seed"))),
+              *(_spread(_of(rows, w, name), ".3g") for name in MEASURES)] for w in weights]
+    cells += [[f"{w[0]:g}", f"{w[1]:g}", "improvement",
+               *(_spread(list(_improvements(rows, w, name)), ".1f", " %") for name in MEASURES)]
+              for w in weights if w != PLAIN]
     first = rows[0]
     epochs, size = first["training"]["epochs"], first["training"]["batch_size"]
     model, (learned, tested) = first["model"], first["structures"]
@@ -96,13 +101,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines_of(head, cells), "", note])
 
 
-def _of(rows: Sequence[Row], weight: float, name: str) -> list[float]:
-    return [r[name] for r in sorted(rows, key=lambda r: r["seed"]) if r["latent_weight"] == weight]
+def _of(rows: Sequence[Row], weights: Weights, name: str) -> list[float]:
+    return [r[name] for r in sorted(rows, key=lambda r: r["seed"])
+            if (r["latent_weight"], r["torque_weight"]) == weights]
 
 
-def _improvements(rows: Sequence[Row], weight: float, name: str) -> Iterator[float]:
-    """Yield by how much a number falls against weight 0, percent, seed by seed."""
-    for new, old in zip(_of(rows, weight, name), _of(rows, 0.0, name), strict=True):
+def _improvements(rows: Sequence[Row], weights: Weights, name: str) -> Iterator[float]:
+    """Yield by how much a number falls against weights of 0, percent, seed by seed."""
+    for new, old in zip(_of(rows, weights, name), _of(rows, PLAIN, name), strict=True):
         yield 100 * (1 - new / old)
 
 

@@ -120,7 +120,7 @@ def _add_tensor_products(subjects: Commands) -> None:
 
 def _add_learned_symmetry(subjects: Commands) -> None:
     learned = subjects.add_parser(
-        "learned-symmetry", help="errors and symmetry of TransIP trained with and without the loss of its embeddings",
+        "learned-symmetry", help="errors and symmetry of TransIP with and without the losses that teach it rotations",
         description="Trains a model for each seed and weight; the same command again resumes what was interrupted.")
     learned.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
     learned.add_argument("--test", type=Path, nargs="+", required=True, help="structures to measure errors on")
@@ -129,10 +129,11 @@ def _add_learned_symmetry(subjects: Commands) -> None:
     learned.add_argument("--model-size", default="XS", help="XS, S, M or L (default: %(default)s)")
     learned.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
     learned.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    learned.add_argument("--latent-weight", type=float, nargs="+", default=[0.0, 10.0], help="default: 0 10")
+    learned.add_argument("--weights", type=float, nargs=2, action="append", metavar=("LATENT", "TORQUE"),
+                         help="weights to compare with 0 0; may be given again (default: 100 0 and 0 10)")
     learned.add_argument("--epochs", type=int, default=100, help="default: %(default)s")
     learned.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
-    learned.add_argument("--learning-rate", type=float, default=0.002, help="default: %(default)s")
+    learned.add_argument("--learning-rate", type=float, default=0.003, help="default: %(default)s")
     learned.set_defaults(run=_learned_symmetry)
 
 
@@ -308,7 +309,7 @@ def _tensor_products(options: argparse.Namespace) -> None:
 
 
 def _learned_symmetry(options: argparse.Namespace) -> None:
-    from mlip.bench.learned_symmetry import bench_learned_symmetry, table
+    from mlip.bench.learned_symmetry import ARMS, PLAIN, bench_learned_symmetry, table
     from mlip.cli.common import show_progress
     from mlip.io.dataset import isolated_energies, read_labelled
     from mlip.training import TrainingConfig
@@ -317,6 +318,7 @@ def _learned_symmetry(options: argparse.Namespace) -> None:
     config = TrainingConfig(epochs=options.epochs, batch_size=options.batch_size, patience=options.epochs,
                             learning_rate=options.learning_rate)
     isolated = None if options.isolated is None else isolated_energies(options.isolated)
+    weights = [PLAIN, *((latent, torque) for latent, torque in options.weights)] if options.weights else ARMS
     _report(options, lambda: bench_learned_symmetry(
-        training, test, options.output, seeds=options.seeds, weights=options.latent_weight, config=config,
+        training, test, options.output, seeds=options.seeds, weights=weights, config=config,
         isolated=isolated, progress=show_progress(), size=options.model_size, cutoff=options.cutoff), table)

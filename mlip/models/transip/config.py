@@ -55,7 +55,7 @@ class TransIPConfig(ModelConfig):
     num_gaussians: int = 16
     switch_width: float = 1.0
     avg_num_neighbors: float = 16.0
-    frequency: float = 1.0
+    frequency: float = 0.5
     forces: str = "conservative"
     charges: tuple[int, ...] = (0,)
     spins: tuple[int, ...] = (1,)
