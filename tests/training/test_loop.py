@@ -17,6 +17,7 @@ from mlip.errors import ModelFileError, NonFiniteError, OptionError
 from mlip.graph.labelled import Labelled
 from mlip.training import Dataset, TrainingConfig, errors, initial_potential, loop, train
 from mlip.training.data import split
+from mlip.training.objective import Objective
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -86,7 +87,7 @@ class Interruption:
     """Stops the process, so to say, after a number of training steps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.monkeypatch, self.loss = monkeypatch, loop.loss
+        self.monkeypatch, self.forward = monkeypatch, Objective.forward
 
     def run(self, steps: int, *arguments: Any) -> None:
         left = iter(range(steps))
@@ -94,10 +95,10 @@ class Interruption:
         def counted(*a: Any) -> torch.Tensor:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            return self.loss(*a)
+            return self.forward(*a)
 
         with self.monkeypatch.context() as patch:
-            patch.setattr(loop, "loss", counted)
+            patch.setattr(Objective, "forward", counted)
             with pytest.raises(KeyboardInterrupt):
                 train(*arguments, progress=False)
 
@@ -161,11 +162,11 @@ def test_loss_by_hand(start: Potential, examples: list[Labelled]) -> None:
     config = TrainingConfig(energy_weight=3.0, forces_weight=7.0)
     data = Dataset(examples[:4], start)
     batch = data.batch([2, 0])
-    value = loop.loss(loop.evaluate(start.model, batch.graph), batch, config)
+    value = Objective(config)(start.model, batch, np.random.default_rng(0))
     predictions = start.evaluate([examples[2].structure, examples[0].structure])
     energy = [((p.energy - e.energy) / 3) ** 2 for p, e in zip(predictions, (examples[2], examples[0]), strict=True)]
     forces = [(p.forces - e.forces) ** 2 for p, e in zip(predictions, (examples[2], examples[0]), strict=True)]
-    assert float(value) == pytest.approx(3 * np.mean(energy) + 7 * np.mean(forces), rel=1e-10)
+    assert value.item() == pytest.approx(3 * np.mean(energy) + 7 * np.mean(forces), rel=1e-10)
 
 
 def test_isolated_atoms_and_crystals_among_the_examples(fast: TrainingConfig, tmp_path: Path) -> None:

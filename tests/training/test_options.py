@@ -19,7 +19,8 @@ NAN, INF = float("nan"), float("inf")
 WRONG: dict[str, tuple[Any, ...]] = {
     "epochs": (0, -1, 2.0, "3", None, True), "batch_size": (0, 1.5, None), "patience": (0, None),
     "seed": (-1, 0.5, "x"), "learning_rate": (-0.1, NAN, INF, "fast", None, True), "energy_weight": (-1, NAN, INF),
-    "forces_weight": (-1, None), "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
+    "forces_weight": (-1, None), "latent_weight": (-1, NAN), "torque_weight": (-0.5, None),
+    "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
     "validation_fraction": (0.0, 1.0, -0.5, NAN, "0.1"),
 }
 
