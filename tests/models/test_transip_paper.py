@@ -72,7 +72,7 @@ def written_out(potential: Potential, atoms: Atoms, turn_values: bool = True) ->
     n, heads = len(atoms), config.num_heads
     distance = np.linalg.norm(r[:, None] - r, axis=2)
     element = np.searchsorted(config.atomic_numbers, atoms.numbers)
-    x = w["embedding"][element]
+    x = w["embedding"][element] + (around(config, w, element, atoms) if config.mode == "md" else 0.0)
     for layer in range(config.num_layers):
         part = {k.removeprefix(f"blocks.{layer}."): v for k, v in w.items() if k.startswith(f"blocks.{layer}.")}
         a = norm(x, part["attention_norm.weight"]) @ part["attention.project.weight"].T
@@ -97,16 +97,36 @@ def written_out(potential: Potential, atoms: Atoms, turn_values: bool = True) ->
     return energies
 
 
-def bias_of(config: Any, radial: Array, layer: int, distance: Array) -> Array:
-    """Return [H, N, N]: radial functions and the logarithm of the switch; 0 of an atom with itself."""
+def radial_of(config: Any, distance: Array) -> tuple[Array, Array]:
+    """Return the Gaussians [N, N, G] and the switch [N, N]."""
     spacing = config.cutoff / (config.num_gaussians - 1)
     basis = np.exp(-0.5 * ((distance[..., None] - spacing * np.arange(config.num_gaussians)) / (2 * spacing)) ** 2)
-    heads = config.num_heads
-    found = (basis @ radial[:, layer * heads : (layer + 1) * heads]).transpose(2, 0, 1)
     x = (distance - config.cutoff + config.switch_width) / config.switch_width
     middle = np.where((x > 0.01) & (x < 0.99), x, 0.5)
-    switch = np.where(x <= 0.01, 1.0, np.where(x >= 0.99, 1e-300, 0.5 + 0.5 * np.tanh(1 / np.tan(np.pi * middle))))
-    return np.where(np.eye(len(distance)) > 0, 0.0, found + np.log(switch))
+    return basis, np.where(x <= 0.01, 1.0, np.where(x >= 0.99, 1e-300, 0.5 + 0.5 * np.tanh(1 / np.tan(np.pi * middle))))
+
+
+def bias_of(config: Any, radial: Array, layer: int, distance: Array) -> Array:
+    """Return [H, N, N]: radial functions and the logarithm of the switch; 0 of an atom with itself."""
+    basis, switch = radial_of(config, distance)
+    found = basis @ radial[:, layer * config.num_heads : (layer + 1) * config.num_heads] + np.log(switch)[..., None]
+    return np.where(np.eye(len(distance)) > 0, 0.0, found.transpose(2, 0, 1))
+
+
+def around(config: Any, w: dict[str, Array], element: Array, atoms: Atoms) -> Array:
+    """Return [N, C], sums over neighbours of elements times radial functions times 1 and the square root of 3 r/|r|."""
+    vectors = atoms.positions - atoms.positions[:, None]
+    distance = np.linalg.norm(vectors, axis=2)
+    basis, switch = radial_of(config, distance)
+    own = np.eye(len(atoms)) > 0
+    switch = np.where(own | (distance >= config.cutoff), 0.0, switch)
+    radial = ((basis * switch[..., None]) @ w["surroundings.radial.weight"].T).reshape(len(atoms), len(atoms), 2, -1)
+    unit = np.sqrt(3) * vectors / (distance + own)[..., None]
+    values = w["surroundings.elements"][element]
+    sums = np.concatenate([np.einsum("nmc,mc->nc", radial[:, :, 0], values),
+                           np.einsum("nmd,nmc,mc->ndc", unit, radial[:, :, 1], values).reshape(len(atoms), -1)], axis=1)
+    found: Array = sums / np.sqrt(config.avg_num_neighbors) @ w["surroundings.output.weight"].T
+    return found
 
 
 class TestAgainstAbsoluteCoordinates:
@@ -119,8 +139,7 @@ class TestAgainstAbsoluteCoordinates:
         assert np.abs(found - written_out(paper, atoms, turn_values=False)).max() > 1e-3
 
     def test_within_a_cutoff(self, atoms: Atoms) -> None:
-        potential = small(mode="md", cutoff=3.0)
-        potential.model.surroundings.output.weight.zero_()  # atoms begin with their element alone
+        potential = small(mode="md", cutoff=3.0, avg_num_neighbors=5.0)
         assert (atoms.get_all_distances() > 3.0).any()
         np.testing.assert_allclose(potential.predict(atoms).energies, written_out(potential, atoms), rtol=0, atol=1e-12)
 
