@@ -1,11 +1,12 @@
 """Teach a plain Transformer rotations, see how well it learned them, and run conservative dynamics with it in OpenMM.
 
-    python examples/09_transip.py [output folder] [--epochs N] [--steps N]
+    python examples/09_transip.py [output folder] [--frames N] [--epochs N] [--steps N]
 
 The data come from dynamics of acetylacetone with the bundled MACE, which also is the judge: the small TransIP trained
 here, in some minutes on two cores, has never seen a rotation from within and shows in a report what is left to learn,
 before and after training, and with the average over the rotations of a cube. Then both models run the same molecule at
-constant energy. Run it twice with one folder and the model is found there. Writes acac/ (the training run).
+constant energy. Run it twice with one folder and the model is found there. Writes frames.* (the structures to learn
+from) and acac/ (the training run).
 """
 
 import argparse

@@ -26,10 +26,14 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "07_mace_gaunt": (["no data in nowhere", "clebsch_gordan", "gaunt_antisymmetric"], []),
     "08_equiformer_v3": (["'equiformer_v3', elements=Cu", "lattice constant", "2 frames of 32 atoms"],
                          ["crystal.pdb", "cu", "energies.csv", "relaxed.xyz", "trajectory.dcd"]),
+    "09_transip": (["before training", "after training", "averaged over the 24 rotations", "MACE     drift",
+                    "energy_rot_std_mev_per_atom", "TransIP  drift"],
+                   ["acac", "frames.final.xyz", "frames.topology.pdb", "frames.xyz"]),
 }
 
 SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
-         "08_equiformer_v3": ["--epochs", "2", "--steps", "20"]}
+         "08_equiformer_v3": ["--epochs", "2", "--steps", "20"],
+         "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"]}
 
 
 def register_plugin() -> None:
