@@ -185,6 +185,27 @@ class TestLoss:
             assert weight.grad.abs().max() > 1e-9, name
         trainer_model.requires_grad_(False)
 
+    @pytest.mark.parametrize("options", [{}, {**PAPER, "forces": "direct"}], ids=["md", "direct"])
+    def test_the_latent_term_teaches_the_model(self, examples: list[Labelled], options: dict[str, Any]) -> None:
+        """Its gradient is that of what the embeddings of two copies are apart, up to the last block and norm."""
+        potential, count = learner(examples, **options), 3
+        model: Any = potential.model.requires_grad_(True)
+        batch = Dataset(examples, potential).batch([0, 1, 2])
+        name = "blocks.0.attention.frequencies"
+        weight = model.get_parameter(name)
+
+        def slope(latent: float) -> Tensor:
+            objective = objective_for(model, TrainingConfig(**WEIGHTS, latent_weight=latent)).double()
+            return torch.autograd.grad(objective(model, batch, np.random.default_rng(5)), weight)[0]
+
+        views = [potential.graph([by_hand(e, m).structure for e, m in zip(examples[:count], matrices, strict=True)])
+                 for matrices in rotations_of(5, count)]
+        z = [model.features(graph).view(count, 3, -1).mean(dim=1) for graph in views]
+        (expected,) = torch.autograd.grad(100 * (z[0] - z[1]).square().mean(), weight)
+        assert expected.abs().max() > 1e-3
+        torch.testing.assert_close(slope(100.0) - slope(0.0), expected, rtol=1e-6, atol=1e-8)
+        model.requires_grad_(False)
+
     def test_models_that_know_rotations(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
         assert type(objective_for(start.model, TrainingConfig())) is Objective
         for weight in ("latent_weight", "torque_weight"):
