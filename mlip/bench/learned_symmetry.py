@@ -50,7 +50,7 @@ def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled
         model: of the configuration of TransIP.
 
     Returns:
-        One row for each run: latent_weight, torque_weight, seed, seconds, what `MEASURES` lists, and the configurations.
+        One row for each run: latent_weight, torque_weight, seed, seconds, what `MEASURES` lists, both configurations.
 
     Raises:
         OptionError: no weights are 0, no structures, or bad options.
@@ -66,10 +66,12 @@ def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled
             seen, _ = split(training, chosen.validation_fraction, seed)
             start = initial_potential("transip", seen, isolated, seed, **model)
             begin = time.perf_counter()
-            best = load(train(start, training, folder / f"latent-{latent:g}-torque-{torque:g}-seed-{seed}", chosen, progress))
-            rows.append({"latent_weight": latent, "torque_weight": torque, "seed": seed, "seconds": time.perf_counter() - begin,
-                         **measured(best, test), "model": start.model.config.to_dict(),
-                         "training": dataclasses.asdict(chosen), "structures": [len(training), len(test)],
+            run = folder / f"latent-{latent:g}-torque-{torque:g}-seed-{seed}"
+            best = load(train(start, training, run, chosen, progress))
+            rows.append({"latent_weight": latent, "torque_weight": torque, "seed": seed,
+                         "seconds": time.perf_counter() - begin, **measured(best, test),
+                         "structures": [len(training), len(test)], "model": start.model.config.to_dict(),
+                         "training": dataclasses.asdict(chosen),
                          "machine": {**machine(("torch",)), "threads": torch.get_num_threads()}})
     return rows
 

@@ -40,11 +40,12 @@ def data() -> list[Labelled]:
 @pytest.fixture(scope="module")
 def rows(data: list[Labelled], tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     return bench_learned_symmetry(data[:7], data[7:], tmp_path_factory.mktemp("runs"), seeds=(0, 1),
-                                  weights=(10.0, 0.0), config=CONFIG, isolated=ISOLATED, **MODEL)
+                                  weights=((0.0, 0.0), (10.0, 0.5)), config=CONFIG, isolated=ISOLATED, **MODEL)
 
 
 def test_rows(rows: list[Row], data: list[Labelled], tmp_path: Path) -> None:
-    assert [(r["seed"], r["latent_weight"]) for r in rows] == [(0, 0.0), (0, 10.0), (1, 0.0), (1, 10.0)]
+    assert [(r["seed"], r["latent_weight"], r["torque_weight"]) for r in rows] == [
+        (0, 0.0, 0.0), (0, 10.0, 0.5), (1, 0.0, 0.0), (1, 10.0, 0.5)]
     for row in rows:
         assert all(0 < row[name] < np.inf for name in MEASURES)
         assert row["structures"] == [7, 3]
@@ -82,21 +83,21 @@ def molecule_of(example: Labelled) -> Any:
 def test_the_same_call_again(data: list[Labelled], tmp_path: Path) -> None:
     """Nothing is trained twice, and the numbers are those of the first time."""
     def run() -> list[Row]:
-        return bench_learned_symmetry(data[:7], data[7:], tmp_path, seeds=(3,), weights=(0.0,), config=CONFIG,
+        return bench_learned_symmetry(data[:7], data[7:], tmp_path, seeds=(3,), weights=((0.0, 0.0),), config=CONFIG,
                                       isolated=ISOLATED, **MODEL)
 
     (first,) = run()
-    files = {path.name: path.read_bytes() for path in (tmp_path / "weight-0-seed-3").iterdir()}
+    files = {path.name: path.read_bytes() for path in (tmp_path / "latent-0-torque-0-seed-3").iterdir()}
     (second,) = run()
-    assert {path.name: path.read_bytes() for path in (tmp_path / "weight-0-seed-3").iterdir()} == files
+    assert {path.name: path.read_bytes() for path in (tmp_path / "latent-0-torque-0-seed-3").iterdir()} == files
     assert {n: first[n] for n in MEASURES} == {n: second[n] for n in MEASURES}
 
 
 def test_table(rows: list[Row]) -> None:
     lines = table(rows).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:5]]
-    assert cells[0] == ["latent weight", "seeds", *MEASURES.values()]
-    assert [row[:2] for row in cells[2:]] == [["0", "2"], ["10", "2"], ["10 against 0", ""]]
+    assert cells[0] == ["latent weight", "torque weight", "seeds", *MEASURES.values()]
+    assert [row[:3] for row in cells[2:]] == [["0", "0", "2"], ["10", "0.5", "2"], ["10", "0.5", "improvement"]]
     place = cells[0].index(MEASURES["forces_rmse"])
     zero, ten = ([r["forces_rmse"] for r in rows if r["latent_weight"] == w] for w in (0.0, 10.0))
     assert cells[2][place] == f"{np.mean(zero):.3g} +- {np.std(zero, ddof=1):.3g}"
@@ -105,12 +106,12 @@ def test_table(rows: list[Row]) -> None:
     assert lines[-1].startswith("TransIP, 16 channels, 1 layers, cutoff 4 A; 7 structures, 2 epochs of batches of 3")
     alone = table([r for r in rows if r["seed"] == 0])
     assert "+-" not in alone
-    assert len(alone.splitlines()[2].split("|")) == 2 + 2 + len(MEASURES)
+    assert len(alone.splitlines()[2].split("|")) == 2 + 3 + len(MEASURES)
 
 
-@pytest.mark.parametrize("options", [{"weights": (10.0,)}, {"weights": ()}, {"seeds": ()}, {"test": []}], ids=str)
+@pytest.mark.parametrize("options", [{"weights": ((1.0, 0.0),)}, {"weights": ()}, {"seeds": ()}, {"test": []}], ids=str)
 def test_nothing_to_compare_with(options: dict[str, Any], data: list[Labelled], tmp_path: Path) -> None:
     test = options.pop("test", data[7:])
-    with pytest.raises(OptionError, match="needs the weight 0 for comparison, at least one seed and a test set"):
+    with pytest.raises(OptionError, match="for comparison, at least one seed and a test set"):
         bench_learned_symmetry(data[:7], test, tmp_path / "runs", config=CONFIG, isolated=ISOLATED, **options, **MODEL)
     assert not (tmp_path / "runs").exists()
