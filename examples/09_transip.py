@@ -61,8 +61,8 @@ else:
     isolated = dict(zip(mace.elements, mace.model.atomic_energies[0].tolist(), strict=True))
     start = initial_potential("transip", examples, isolated, channels=64, num_layers=3, num_heads=4, cutoff=5.0)
     print(f"before training: {symmetry_report(start, molecule)}\n")
-    config = TrainingConfig(epochs=options.epochs, batch_size=5, learning_rate=0.002, latent_weight=10.0,
-                            torque_weight=1.0)
+    config = TrainingConfig(epochs=options.epochs, batch_size=5, learning_rate=0.003, latent_weight=100.0,
+                            torque_weight=10.0)
     transip = mlip.load(train(start, examples, folder / "acac", config, progress=False))
 print(f"after training: {symmetry_report(transip, molecule)}\n")
 averaged = transip.to(rotational_average="O")

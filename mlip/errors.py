@@ -75,6 +75,10 @@ class DefaultedWarning(UserWarning):
     """A model reads charge and spin, and a structure did not give them: charge 0 and multiplicity 1 are assumed."""
 
 
+class NonConservativeWarning(UserWarning):
+    """A model that predicts forces by itself is put to use in an engine, where dynamics do not conserve the energy."""
+
+
 class NonFiniteError(MLIPError, ArithmeticError):
     """A prediction holds NaN or infinity; `atoms` lists the indices of the atoms concerned."""
 

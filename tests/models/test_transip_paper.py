@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 import mlip
 from mlip import Potential
 from mlip.calculators import MLIPCalculator
-from mlip.errors import ConfigError, OptionError, StructureError
+from mlip.errors import ConfigError, NonConservativeWarning, OptionError, StructureError
 from mlip.io.ase import structure_of
 from mlip.models.transip import SIZES, DirectTransIP, TransIP, TransIPConfig
 from mlip.verify import checks
@@ -318,3 +319,12 @@ class TestConfig:
         assert {p.dtype for p in single.model.parameters()} == {torch.float32}
         assert single.predict(atoms).energy == pytest.approx(a.energy, rel=0, abs=1e-4)
         assert again.predict(atoms).energy == a.energy
+
+
+@pytest.mark.parametrize("forces", ["direct", "conservative"])
+def test_engines_warn_of_forces_without_an_energy(forces: str, recwarn: pytest.WarningsRecorder) -> None:
+    warnings.simplefilter("always")
+    atoms = rattled("CH3OH")
+    atoms.calc = MLIPCalculator(small(forces=forces))
+    assert np.isfinite(atoms.get_forces()).all()
+    assert [w.category for w in recwarn] == [NonConservativeWarning] * (forces == "direct")
