@@ -168,7 +168,7 @@ def isolated(potential: Potential) -> float:
     and compared with the atom alone; forces and stress must be zero, and no atoms have no energy.
     """
     side = potential.cutoff + 1.0
-    info = {"head": potential.heads[0]}
+    info = _state(potential, potential.heads[0])
     alone = {s: _predict(potential, Atoms(s, info=info)).energy for s in potential.elements}
     error = abs(_predict(potential, Atoms(info=info)).energy)
     for symbol, other in zip(potential.elements, reversed(potential.elements), strict=True):
@@ -184,11 +184,11 @@ def isolated(potential: Potential) -> float:
 def isolated_energies(potential: Potential) -> float:
     """Return the largest difference between the energy of a single atom and the model's E0, eV.
 
-    Zero for models whose isolated atoms receive no energy but E0; MACE with a residual first layer
-    gives them one.
+    Zero for models whose isolated atoms receive no energy but E0; MACE with a residual first layer gives them one.
+    Charge and spin are 0 and 1, or the first that the model knows.
     """
     config, e0 = potential.model.config, potential.model.atomic_energies.cpu().numpy()
-    return max(abs(_predict(potential, Atoms(numbers=[z], info={"head": name})).energy - float(e0[h, k]))
+    return max(abs(_predict(potential, Atoms(numbers=[z], info=_state(potential, name))).energy - float(e0[h, k]))
                for h, name in enumerate(potential.heads) for k, z in enumerate(config.atomic_numbers))
 
 
@@ -205,7 +205,7 @@ def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7,
         start: shortest distance, A.
         spacing: of the scan, A; two points lie 1e-6 A on either side of the cutoff.
     """
-    info = {"head": potential.heads[0]}
+    info = _state(potential, potential.heads[0])
     inner = np.arange(potential.cutoff + 0.1, start, -spacing)[::-1]
     edge = potential.cutoff + np.array([-1e-6, 1e-6])
     dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]], info=info) for r in np.concatenate([inner, edge])]
@@ -276,6 +276,14 @@ def transformed(atoms: Atoms, matrix: Array) -> Atoms:
     new.set_cell(atoms.cell.array @ matrix)
     new.positions = atoms.positions @ matrix
     return new
+
+
+def _state(potential: Potential, head: str) -> dict[str, int | str]:
+    """Return the head, and charge and spin that the model knows: 0 and 1 if it does."""
+    config = potential.model.config
+    charge, spin = (usual if usual in known else known[0]
+                    for usual, known in ((0, config.known_charges), (1, config.known_spins)))
+    return {"head": head, "charge": charge, "spin": spin}
 
 
 def _predict(potential: Potential, atoms: Atoms) -> Prediction:

@@ -6,7 +6,7 @@ from ase import Atoms
 
 from mlip.checkpoints import Potential
 from mlip.checkpoints.symmetry import SymmetryReport, symmetry_reports
-from mlip.graph import build_graph
+from mlip.graph import build_graph, check_elements, check_state
 from mlip.io.ase import require_atoms
 from mlip.models import EnergyModel
 
@@ -34,5 +34,9 @@ def symmetry_report(model: Potential | EnergyModel, atoms: Atoms, rotations: int
         model.check_backend(structure, graph)
         model = model.model
     else:
+        config = model.config
+        check_elements(structure.numbers, config.atomic_numbers)
+        config.check_structure(structure)
+        check_state(structure, config.known_charges, config.known_spins)
         graph = build_graph([structure], model.config.cutoff, heads=model.config.heads, device=model.device)
     return symmetry_reports(model, graph, rotations, seed)[0]

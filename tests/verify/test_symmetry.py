@@ -18,7 +18,7 @@ from mlip import Potential, Structure
 from mlip.checkpoints import symmetry
 from mlip.checkpoints.symmetry import symmetry_reports
 from mlip.cli.main import main
-from mlip.errors import OptionError, StructureError
+from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph import build_graph
 from mlip.io.ase import structure_of
 from mlip.so3.rotation_groups import random_rotations
@@ -124,6 +124,30 @@ def test_too_few_rotations(lopsided: Potential, wrong: Any) -> None:
 def test_no_atoms(lopsided: Potential) -> None:
     with pytest.raises(StructureError, match="no atoms"):
         symmetry_report(lopsided, Atoms())
+
+
+def test_atoms_that_the_model_cannot_evaluate(mace: Potential) -> None:
+    """Not with the model alone, either, which would take any number for an index."""
+    paper = mlip.create("transip", ["H", "O"], mode="paper", channels=8, num_layers=1, num_heads=1, charges=(-1, 1))
+    charged = Atoms(molecule("H2O"), info={"charge": 1, "spin": 1})
+    for model in (paper, paper.model):
+        assert symmetry_report(model, charged, 2).energy_rot_std > 0
+        with pytest.raises(UnknownElementError, match="Au"):
+            symmetry_report(model, Atoms("Au2", [[0, 0, 0], [0, 0, 2]]), 2)
+        for atoms, words in ((Atoms(charged, cell=[9] * 3, pbc=True), "pbc=False"),
+                             (molecule("H2O"), "must be told the charge"),
+                             (Atoms(charged, info={"charge": 2}), "made for -1, 1")):
+            with pytest.raises(StructureError, match=words):
+                symmetry_report(model, atoms, 2)
+
+
+def test_verify_model_of_ions(recwarn: pytest.WarningsRecorder) -> None:
+    """Lone atoms and dimers, too, have a charge that the model knows."""
+    for charges, spins in (((1, 2), (2, 3)), ((0, 1), (1, 2))):
+        model = mlip.create("transip", ["H", "O"], channels=8, num_layers=1, num_heads=1, charges=charges, spins=spins)
+        found = verify_model(model, Atoms(molecule("H2O"), info={"charge": 1, "spin": 2}))
+        assert all(check.passed for check in found)
+    assert not recwarn.list
 
 
 def test_verify_model_reports_rotations_of_a_model_that_promises_none(
