@@ -238,11 +238,12 @@ def reductions(potential: Potential, structures: list[Atoms]) -> dict[str, float
 
 
 class TestRotations:
-    @pytest.mark.parametrize(("frequency", "by_cube", "by_icosahedron"), [(0.5, 8, 25), (0.25, 10, 50)])
+    @pytest.mark.parametrize(("frequency", "by_cube", "by_icosahedron"), [(1.0, 5, 12), (0.5, 8, 20), (0.25, 10, 50)])
     def test_averages(self, frequency: float, by_cube: float, by_icosahedron: float) -> None:
         """Of molecules and a disordered cluster. What is left are degrees from 4 and from 6.
 
-        Crystals gain less: their own symmetry has taken out most of what an average takes out.
+        The higher the frequencies of the phases, the more there is of these; 0.5/A is the default. (Four atoms of
+        copper gain less with it: 2 to 7 and 3 to 15 times.)
         """
         structures = [rattled(molecule(name)) for name in ("CH3OH", "C6H6", "CH3CH2OH")] + [cluster()]
         found = reductions(small(frequency=frequency), structures)
@@ -260,7 +261,7 @@ class TestRotations:
             plain.append(md.predict(turned).energy)
             assert found.energy == pytest.approx(expected.energy, rel=0, abs=1e-12)
             np.testing.assert_allclose(found.forces, expected.forces @ matrix, rtol=0, atol=1e-12)
-        assert np.ptp(plain) > 1e-2
+        assert np.ptp(plain) > 1e-3
         assert checks.finite_difference_forces(averaged, atoms) <= 1e-8
         if atoms.pbc.any():
             assert checks.finite_difference_stress(averaged, atoms) <= 1e-9
