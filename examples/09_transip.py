@@ -2,11 +2,10 @@
 
     python examples/09_transip.py [output folder] [--frames N] [--epochs N] [--steps N]
 
-The data come from dynamics of acetylacetone with the bundled MACE, which also is the judge: the small TransIP trained
-here, in some minutes on two cores, has never seen a rotation from within and shows in a report what is left to learn,
-before and after training, and with the average over the rotations of a cube. Then both models run the same molecule at
-constant energy. Run it twice with one folder and the model is found there. Writes frames.* (the structures to learn
-from) and acac/ (the training run).
+The data come from dynamics of acetylacetone with the bundled MACE, which also is the judge. The small TransIP trained
+here, in some minutes, is not built for rotations; reports show what is left to learn, before and after training and
+with the average over the rotations of a cube. Then both models run the same molecule at constant energy. Run it again
+with the same folder and it goes on where it was. Writes frames.* (the structures to learn from) and acac/ (training).
 """
 
 import argparse
@@ -43,27 +42,25 @@ molecule = acetylacetone()
 
 def labelled(frames: int) -> list[Labelled]:
     """Return structures from dynamics at 500 K with energies and forces of the MACE."""
-    every = 20
-    plan = Plan(steps=every * (frames - 1), every=every, temperature=500, ensemble="nvt", friction=20)
-    run_ase(molecule, mace, plan, trajectory=folder / "frames.xyz")
-    found = read(folder / "frames.xyz", index=":")
+    file, every = folder / "frames.xyz", 20
+    if not file.is_file() or len(read(file, index=":")) < frames:
+        plan = Plan(steps=every * (frames - 1), every=every, temperature=500, ensemble="nvt", friction=20)
+        run_ase(molecule, mace, plan, trajectory=file)
+    found = read(file, index=":")
     return [Labelled(structure_of(atoms), p.energy, p.forces)
             for atoms, p in zip(found, mace.predict(found), strict=True)]
 
 
 # 2. Train. Every structure is seen in two random orientations; `latent_weight` is TransIP's loss, which asks that the
-#    embeddings of the two can be told from each other and the rotation between.
-best_file = folder / "acac" / "best.mlip"
-if best_file.is_file():
-    transip = mlip.load(best_file)
-else:
-    examples = labelled(options.frames)
-    isolated = dict(zip(mace.elements, mace.model.atomic_energies[0].tolist(), strict=True))
-    start = initial_potential("transip", examples, isolated, channels=64, num_layers=3, num_heads=4, cutoff=5.0)
-    print(f"before training: {symmetry_report(start, molecule)}\n")
-    config = TrainingConfig(epochs=options.epochs, batch_size=5, learning_rate=0.003, latent_weight=100.0,
-                            torque_weight=10.0)
-    transip = mlip.load(train(start, examples, folder / "acac", config, progress=False))
+#    embeddings of the two can be told from each other and the rotation between, `torque_weight` punishes the derivative
+#    of the energy by a rotation.
+examples = labelled(options.frames)
+isolated = dict(zip(mace.elements, mace.model.atomic_energies[0].tolist(), strict=True))
+start = initial_potential("transip", examples, isolated, channels=64, num_layers=3, num_heads=4, cutoff=5.0)
+print(f"before training: {symmetry_report(start, molecule)}\n")
+config = TrainingConfig(epochs=options.epochs, batch_size=5, learning_rate=0.003, latent_weight=100.0,
+                        torque_weight=10.0)
+transip = mlip.load(train(start, examples, folder / "acac", config, progress=False))
 print(f"after training: {symmetry_report(transip, molecule)}\n")
 averaged = transip.to(rotational_average="O")
 print(f"averaged over the 24 rotations of a cube: {symmetry_report(averaged, molecule)}\n")
