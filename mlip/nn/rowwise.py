@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from mlip.nn.recomputed import recomputed
+
 ROWS = 4096
 
 
-def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, weights: Iterable[Tensor] = ()) -> Tensor:
     """Return function(x), computed for `ROWS` rows at a time, and again for the derivative.
 
     Args:
-        function: makes [n, ...] of [n, ...]; each row depends on one row, and on nothing else that is differentiated.
+        function: makes [n, ...] of [n, ...]; each row depends on one row, and beside it on `weights` alone.
         x: [N, ...].
+        weights: what the function uses and may be differentiated by, as in `recomputed`.
     """
     if len(x) <= ROWS or torch.compiler.is_compiling():
         return function(x)
-    apply: Callable[..., Tensor] = _ByRows.apply
-    return apply(x, function)
-
-
-class _ByRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.function = function
-        ctx.save_for_backward(x)
-        return torch.cat([function(part) for part in torch.split(x, ROWS)])
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # to be differentiated again
-            y = x.view_as(x)
-            return torch.autograd.grad(ctx.function(y), y, g, create_graph=True)[0], None
-        found = []
-        for part, upstream in zip(torch.split(x, ROWS), torch.split(g, ROWS), strict=True):
-            with torch.enable_grad():
-                leaf = part.detach().requires_grad_()
-                out = ctx.function(leaf)
-            found.append(torch.autograd.grad(out, leaf, upstream)[0])
-        return torch.cat(found), None
+    trained = [w for w in weights if w.requires_grad]
+    return torch.cat([recomputed(lambda rows: (function(rows),), (part,), trained)[0] for part in torch.split(x, ROWS)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -45,7 +46,8 @@ class Trainer:
         potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
         self.model = copy.deepcopy(potential.model).requires_grad_(True)
         self.average = copy.deepcopy(potential.model).requires_grad_(False)
-        self.options = {**dataclasses.asdict(config), "data": fingerprint(examples)}
+        self.options = {**dataclasses.asdict(config), "data": fingerprint(examples),
+                        "model": json.dumps([self.model.config.to_dict(), self.model.atomic_energies.tolist()])}
         for i, example in enumerate(examples):  # before hours are spent, and by its place in the data
             with naming(i):
                 potential.check_backend(example.structure, potential.graph([example.structure]))

@@ -57,7 +57,7 @@ def silu(x: Array) -> Array:
     return x / (1 + np.exp(-x))
 
 
-def norm(x: Array, weight: Array) -> Array:
+def norm(x: Array, weight: Array | float) -> Array:
     return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * weight
 
 
@@ -93,7 +93,7 @@ def written_out(potential: Potential, atoms: Atoms, turn_values: bool = True) ->
         x = x + part["attention_weight"] * (out @ part["attention.output.weight"].T)
         one, two = np.split(norm(x, part["feed_forward_norm.weight"]) @ part["feed_forward.input.weight"].T, 2, axis=1)
         x = x + part["feed_forward_weight"] * (silu(one) * two @ part["feed_forward.output.weight"].T)
-    found = silu(norm(x, w["norm.weight"]) @ w["energy.hidden.weight"].T) @ w["energy.output.weight"].T
+    found = silu(norm(x, 1.0) @ w["energy.hidden.weight"].T) @ w["energy.output.weight"].T
     energies: Array = w["scale"] * found[:, 0] + w["shift"] + w["atomic_energies"][0, element]
     return energies
 

@@ -29,6 +29,11 @@ class Linear(nn.Module):
         return linear(x, self.weight)
 
 
+def normalised(x: Tensor) -> Tensor:
+    """Return x divided by the root mean square of its last axis."""
+    return rms_norm(x, x.shape[-1:], eps=NORM_EPS)
+
+
 class RMSNorm(nn.Module):
     """Divides the last axis by its root mean square, and multiplies each channel with a weight."""
 
@@ -38,7 +43,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor like x [..., *shape]."""
-        return rms_norm(x, x.shape[-1:], eps=NORM_EPS) * self.weight
+        return normalised(x) * self.weight
 
 
 class Attention(nn.Module):
@@ -93,7 +98,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, edges: Edges, vectors: Tensor, bias: Tensor, backend: Backend) -> Tensor:
         """Return [N, C] for x of the same shape, vectors of the edges [E, 3] and a bias of the logits [E, H]."""
         x = x + self.attention_weight * self.attention(self.attention_norm(x), edges, vectors, bias, backend)
-        return by_rows(self._fed, x)
+        return by_rows(self._fed, x, [*self.feed_forward.parameters(), *self.feed_forward_norm.parameters(),
+                                      self.feed_forward_weight])
 
     def _fed(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.feed_forward_weight * self.feed_forward(self.feed_forward_norm(x))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mlip.graph import AtomGraph
 from mlip.models.base import EnergyModel
-from mlip.models.transip.blocks import Block, Readout, RMSNorm, State
+from mlip.models.transip.blocks import Block, Readout, State, normalised
 from mlip.models.transip.config import TransIPConfig
 from mlip.models.transip.neighbourhood import Surroundings, whole_molecule
 from mlip.nn.derivatives import DirectPrediction
@@ -35,7 +35,6 @@ class TransIP(EnergyModel):
         if config.mode == "md":
             self.surroundings = Surroundings(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
-        self.norm = RMSNorm(c)
         self.energy = Readout(c, 1)
         for name, value in (("scale", 1.0), ("shift", 0.0)):
             self.register_buffer(name, torch.full((1,), value, dtype=torch.float32))
@@ -50,7 +49,10 @@ class TransIP(EnergyModel):
         return self.energies(self.features(graph))
 
     def features(self, graph: AtomGraph) -> Tensor:
-        """Return the normalised channels of each atom behind the last block, [N, C]."""
+        """Return the normalised channels of each atom behind the last block, [N, C].
+
+        The norm has no weights: the readout has them, and the embedding that the loss compares has no scale to shrink.
+        """
         elements = self.element_index(graph.numbers)
         x = self.embedding[elements] + self.state(graph.charge, graph.spin)[graph.batch]
         if self.config.mode == "paper":
@@ -60,8 +62,7 @@ class TransIP(EnergyModel):
             x = x + around
         for block, bias in zip(self.blocks, known.biases, strict=True):
             x = block(x, known.edges, known.vectors, bias, self.backend)
-        out: Tensor = self.norm(x)
-        return out
+        return normalised(x)
 
     def energies(self, features: Tensor) -> Tensor:
         """Return the interaction energy of each atom, [N] in eV, from the last channels."""
