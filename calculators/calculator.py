@@ -84,6 +84,7 @@ class MLIPCalculator(Calculator):  # type: ignore[misc]
         source = model if isinstance(model, Potential) else load(os.fspath(model))
         self.potential: Potential = source.to(device=device, dtype=dtype, backend=backend, radial=radial,
                                               rotational_average=rotational_average)
+        self.potential.warn_of_forces()
         self._evaluator = Evaluator(self.potential, skin)
         super().__init__()
         info = source.info

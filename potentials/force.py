@@ -68,6 +68,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
     _check(force_group, periodic)
     selection = select(topology_or_numbers, atoms)
     potential, reference = register(model, device, dtype, backend, radial, rotational_average)
+    potential.warn_of_forces()
     settings = Settings(
         numbers=selection.numbers, particles=selection.particles,
         periodic=selection.has_box if periodic is None else bool(periodic),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-
 from mlip.checkpoints.potential import Potential, Prediction
-from mlip.errors import NonConservativeWarning
 from mlip.graph import Structure
 from mlip.neighbors import VerletSkin
 
@@ -24,14 +21,7 @@ class Evaluator:
         Args:
             potential: the model.
             skin: A, at least 0; 0 rebuilds the list at every call.
-
-        Warns:
-            NonConservativeWarning: forces that are the derivative of no energy.
         """
-        if not potential.model.conservative:
-            warnings.warn("the model predicts forces that are the derivative of no energy: dynamics with it do not "
-                          "conserve energy and heat up without a thermostat, and relaxations may not end; take a "
-                          "conservative model for them", NonConservativeWarning, stacklevel=2)
         self.potential = potential
         self.skin = VerletSkin(potential.cutoff, skin)
 

@@ -21,7 +21,7 @@ from mlip.checkpoints.agreement import check_agreement, piece_of, tabulation_err
 from mlip.checkpoints.info import ModelInfo
 from mlip.checkpoints.options import Radial, as_device, as_dtype, as_radial, as_rotational_average
 from mlip.elements import SYMBOLS
-from mlip.errors import DefaultedWarning, NonFiniteError, StructureError
+from mlip.errors import DefaultedWarning, NonConservativeWarning, NonFiniteError, StructureError
 from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_state, naming
 from mlip.models.averaged import Averaged, averaged
 from mlip.models.base import EnergyModel
@@ -174,6 +174,13 @@ class Potential:
         twin._told_defaults = self._told_defaults
         return twin
 
+    def warn_of_forces(self) -> None:
+        """Warn the caller's caller of forces that are the derivative of no energy, with `NonConservativeWarning`."""
+        if not self.model.conservative:
+            warnings.warn("the model predicts forces that are the derivative of no energy: dynamics with it do not "
+                          "conserve energy and heat up without a thermostat, and relaxations may not end; take a "
+                          "conservative model for them", NonConservativeWarning, stacklevel=3)
+
     def graph(self, structures: Sequence[Structure],
               edges: Sequence[NeighborList] | None = None) -> AtomGraph:
         """Return the batch graph of structures for this model, after `check`."""
@@ -287,7 +294,10 @@ class Potential:
         return results[0] if single else results
 
     def save(self, path: str | Path) -> Path:
-        """Write the potential to one file (`.mlip`, safetensors with a JSON header) and return its path."""
+        """Write the potential to one file (`.mlip`, safetensors with a JSON header) and return its path.
+
+        The file holds the model itself: tables and averages over rotations are chosen again when it is loaded.
+        """
         header, tensors = self._content()
         target = Path(path).expanduser()
         identity = file_format.write(target, header, tensors)

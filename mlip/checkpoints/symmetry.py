@@ -93,8 +93,8 @@ def symmetry_reports(model: EnergyModel, graph: AtomGraph, rotations: int = 64, 
 
 def summary(reports: Sequence[SymmetryReport]) -> dict[str, float]:
     """Return root mean squares over structures, by names with units, for the card of a model."""
-    return {"energy_rot_std_mev_per_atom": round(_rms(np.array([r.energy_rot_std_per_atom for r in reports])), 4),
-            "forces_rot_std_mev_per_angstrom": round(1000 * _rms(np.array([r.forces_rot_std for r in reports])), 4)}
+    return {"energy_rot_std_mev_per_atom": _rms(np.array([r.energy_rot_std_per_atom for r in reports])),
+            "forces_rot_std_mev_per_angstrom": 1000 * _rms(np.array([r.forces_rot_std for r in reports]))}
 
 
 def _turned_back(model: EnergyModel, graph: AtomGraph, matrices: Tensor) -> dict[str, Tensor]:

@@ -125,7 +125,8 @@ def _add_learned_symmetry(subjects: Commands) -> None:
     learned.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
     learned.add_argument("--test", type=Path, nargs="+", required=True, help="structures to measure errors on")
     learned.add_argument("--output", "-o", type=Path, required=True, help="folder of the runs")
-    learned.add_argument("--isolated", type=Path, help="file with the isolated atoms (default: fitted energies)")
+    learned.add_argument("--isolated", type=Path, help="file with the isolated atoms "
+                         "(default: those among the data, else fitted energies)")
     learned.add_argument("--model-size", default="XS", help="XS, S, M or L (default: %(default)s)")
     learned.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
     learned.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
@@ -312,12 +313,13 @@ def _learned_symmetry(options: argparse.Namespace) -> None:
     from mlip.bench.learned_symmetry import ARMS, PLAIN, bench_learned_symmetry, table
     from mlip.cli.common import show_progress
     from mlip.io.dataset import isolated_energies, read_labelled
-    from mlip.training import TrainingConfig
+    from mlip.training import TrainingConfig, separate_isolated
 
-    training, test = ([e for path in paths for e in read_labelled(path)] for paths in (options.data, options.test))
+    found, training = separate_isolated([e for path in options.data for e in read_labelled(path)])
+    _, test = separate_isolated([e for path in options.test for e in read_labelled(path)])
     config = TrainingConfig(epochs=options.epochs, batch_size=options.batch_size, patience=options.epochs,
                             learning_rate=options.learning_rate)
-    isolated = None if options.isolated is None else isolated_energies(options.isolated)
+    isolated = (found or None) if options.isolated is None else isolated_energies(options.isolated)
     weights = [PLAIN, *((latent, torque) for latent, torque in options.weights)] if options.weights else ARMS
     _report(options, lambda: bench_learned_symmetry(
         training, test, options.output, seeds=options.seeds, weights=weights, config=config,

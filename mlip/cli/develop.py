@@ -42,7 +42,8 @@ def _add_train(commands: Commands) -> None:
     from mlip.training.config import TrainingConfig
 
     train = commands.add_parser("train", help="train a model, or resume a run", description="Writes best.mlip, "
-                                "log.csv and last.pt into the folder; the same command again resumes the run.")
+                                "log.csv and last.pt into the folder; the same command again resumes the run. "
+                                "TransIP takes a smaller learning rate than MACE: 0.003.")
     train.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
     train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
     train.add_argument("--family", default="mace", help="default: %(default)s")

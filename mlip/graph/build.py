@@ -109,12 +109,13 @@ def build_graph(structures: Sequence[Structure], cutoff: float, *, heads: Sequen
     )
 
 
-def check_neutral(structure: Structure) -> None:
+def _check_neutral(structure: Structure) -> None:
     """Raise `StructureError` for a charge or spin that a model without them would silently ignore."""
     if structure.total_charge != 0 or structure.multiplicity != 1:
         raise StructureError(f"charge {structure.total_charge} and spin (2S+1) {structure.multiplicity} were given, "
-                             "but the model reads neither: it knows the ground states of its training data only; take "
-                             "them out of atoms.info (or the arguments) to evaluate it all the same")
+                             "but the model reads neither: it knows the ground states of its training data only; use "
+                             "a model made for them, or take them out of atoms.info (or the arguments) to evaluate it "
+                             "all the same")
 
 
 def check_state(structure: Structure, charges: Sequence[int], spins: Sequence[int]) -> list[str]:
@@ -129,7 +130,7 @@ def check_state(structure: Structure, charges: Sequence[int], spins: Sequence[in
         StructureError: values the model does not know.
     """
     if tuple(charges) == (0,) and tuple(spins) == (1,):
-        check_neutral(structure)
+        _check_neutral(structure)
         return []
     assumed = []
     for name, key, given, value, known in (

@@ -69,10 +69,6 @@ class Averaged(EnergyModel):
         """Whether the energy is invariant under all rotations, not only those of the group."""
         return self.model.rotation_invariant
 
-    def tabulated(self) -> EnergyModel:
-        """Return the average of the model with tabulated radial functions."""
-        return averaged(self.model.tabulated(), self.group)
-
     def forward(self, graph: AtomGraph) -> Tensor:
         """Return the mean interaction energy of each atom, [N] eV."""
         def energies(copies: AtomGraph, matrices: Tensor) -> tuple[Tensor, ...]:

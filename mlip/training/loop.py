@@ -141,7 +141,8 @@ class Trainer:
         if self.average.rotation_invariant:
             return {}
         some = self.validation.batch(range(min(len(self.validation), SYMMETRY_STRUCTURES)))
-        return summary(symmetry_reports(self.average, some.graph, SYMMETRY_ROTATIONS))
+        found = summary(symmetry_reports(self.average, some.graph, SYMMETRY_ROTATIONS))
+        return {name: round(value, 4) for name, value in found.items()}
 
     def _resume(self) -> None:
         try:

@@ -25,15 +25,16 @@ def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
         OptionError: weights of symmetry for a model that is symmetric by construction; a weight of the torque for one
             whose forces are derivatives of no energy.
     """
-    if isinstance(model, DirectTransIP) and config.torque_weight:
+    if model.rotation_invariant:
+        if config.latent_weight or config.torque_weight:
+            raise OptionError("training: latent_weight and torque_weight are for models that learn rotations; those of "
+                              f"the family {model.config.family} know them: leave both at 0")
+        return Objective(config)
+    assert isinstance(model, TransIP)
+    if not model.conservative and config.torque_weight:
         raise OptionError("training: torque_weight needs forces that are derivatives of the energy, which those of "
                           "forces='direct' are not: leave it at 0")
-    if isinstance(model, TransIP):
-        return TwoViews(model.config.channels, config)
-    if config.latent_weight or config.torque_weight:
-        raise OptionError("training: latent_weight and torque_weight are for models that learn rotations; those of the "
-                          f"family {model.config.family} know them: leave both at 0")
-    return Objective(config)
+    return TwoViews(model.config.channels, config)
 
 
 class Objective(nn.Module):

@@ -51,7 +51,6 @@ def test_rows(rows: list[Row], data: list[Labelled], tmp_path: Path) -> None:
         assert row["structures"] == [7, 3]
         assert (row["training"]["latent_weight"], row["training"]["seed"]) == (row["latent_weight"], row["seed"])
         assert (row["model"]["channels"], row["training"]["epochs"]) == (16, 2)
-        assert row["seconds"] > 0
     assert len({r["forces_rmse"] for r in rows}) == 4
     save(rows, tmp_path / "rows.json")
     assert table(json.loads((tmp_path / "rows.json").read_text())) == table(rows)
@@ -71,7 +70,6 @@ def test_measures(data: list[Labelled]) -> None:
     reports = [symmetry_report(potential, molecule_of(e), 32) for e in data[7:]]
     spread = np.sqrt(np.mean([(1000 * r.energy_rot_std / 3) ** 2 for r in reports]))
     assert found["energy_rot_std_mev_per_atom"] == pytest.approx(spread, rel=1e-4)
-    assert found["force_error_relative"] == pytest.approx(100 * np.mean([r.force_error_relative for r in reports]))
 
 
 def molecule_of(example: Labelled) -> Any:

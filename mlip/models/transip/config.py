@@ -98,8 +98,8 @@ class TransIPConfig(ModelConfig):
             return
         if structure.pbc.any():
             raise StructureError("the model has the mode 'paper', in which all atoms of one molecule attend to each "
-                                 "other: it cannot take periodic structures; set pbc=False, or use a model with "
-                                 "mode='md'")
+                                 "other: it cannot take periodic structures; set pbc=False (OpenMM: "
+                                 "periodic=False), or use a model with mode='md'")
         r = structure.positions
         if not len(r) or np.linalg.norm(np.ptp(r, axis=0)) < self.cutoff:
             return

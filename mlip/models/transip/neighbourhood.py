@@ -38,7 +38,8 @@ class Neighbourhood:
 def whole_molecule(graph: AtomGraph, config: TransIPConfig, dtype: torch.dtype) -> Neighbourhood:
     """Return the neighbourhood of mode `"paper"`, which has no biases."""
     vectors = graph.vectors(dtype)
-    return Neighbourhood(graph.edges(), vectors, vectors.new_zeros(config.num_layers, len(vectors), config.num_heads))
+    none = vectors.new_zeros(len(vectors), config.num_heads).expand(config.num_layers, -1, -1)
+    return Neighbourhood(graph.edges(), vectors, none)
 
 
 class Surroundings(nn.Module):
