@@ -37,8 +37,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         topology_or_numbers: an `openmm.app.Topology`, or the atomic numbers of all particles.
         model: a potential, or the name or path of one.
         atoms: indices of the particles the force acts on, in the order given to the model; None for all.
-        periodic: whether the box of the System is the cell of the model (any triclinic box, also one
-            smaller than the cutoff); None takes it from the topology, False for a list of numbers.
+        periodic: whether the (triclinic) box is the cell of the model; None: as the topology; of numbers: False.
         device: `cpu` or `cuda[:i]`; None leaves it to the model.
         dtype: `float32`/`single` or `float64`/`double`; None keeps that of the model.
         skin: A, added to the cutoff of the neighbour list so that it serves for many steps; 0 for a new one at each.

@@ -195,9 +195,12 @@ class TestErrors:
     def test_other_model(self, start: Potential, examples: list[Labelled], fast: TrainingConfig,
                          tmp_path: Path) -> None:
         train(start, examples, tmp_path, fast, progress=False)
-        other = initial_potential("mace", examples, channels=2, edge_lmax=1, radial_mlp=(8,), cutoff=3.5)
-        with pytest.raises(ModelFileError, match="another model"):
-            train(other, examples, tmp_path, fast, progress=False)
+        config = {k: v for k, v in start.model.config.to_dict().items() if k not in ("atomic_numbers", "cutoff")}
+        for other in (initial_potential("mace", examples, channels=2, edge_lmax=1, radial_mlp=(8,), cutoff=3.5),
+                      initial_potential("mace", examples, cutoff=start.cutoff + 0.5, **config),  # tensors of one shape
+                      initial_potential("mace", examples, {"H": -13.0, "O": -2000.0}, cutoff=start.cutoff, **config)):
+            with pytest.raises(ModelFileError, match="different: model"):
+                train(other, examples, tmp_path, fast, progress=False)
 
     @pytest.mark.parametrize("junk", [b"", b"junk", None])
     def test_damaged_state(self, junk: bytes | None, start: Potential, examples: list[Labelled], fast: TrainingConfig,
