@@ -25,6 +25,10 @@ class TopologyError(StructureError):
     """An OpenMM topology, atom selection or System that does not fit the model."""
 
 
+class DataError(MLIPError, ValueError):
+    """Labelled data that no model should be trained on: labels missing or wrong, units, duplicates."""
+
+
 class OptionError(MLIPError, ValueError):
     """An argument or option outside its allowed values."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from mlip.errors import OptionError
 from mlip.graph import AtomGraph
 from mlip.graph.labelled import Labelled
 from mlip.neighbors import neighbor_list
+
+Example = TypeVar("Example")
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,18 @@ class Dataset:
 
 
 def fingerprint(examples: Sequence[Labelled]) -> str:
-    """Return a sha256 of structures, energies and forces, to tell data sets apart."""
+    """Return a sha256 of structures and labels, to tell data sets apart."""
     digest = hashlib.sha256()
     for e in examples:
         s = e.structure
-        for array in (s.numbers, s.positions, s.cell, s.pbc, np.float64(e.energy), e.forces):
-            digest.update(np.ascontiguousarray(array).tobytes())
+        for array in (s.numbers, s.positions, s.cell, s.pbc, np.float64(e.energy), e.forces, e.stress):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         digest.update(repr((s.total_charge, s.multiplicity, s.head)).encode())
     return digest.hexdigest()
 
 
-def split(examples: Sequence[Labelled], fraction: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    """Return (training, validation) examples, drawn at random.
+def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Return (training, validation) examples, or indices of a range of them, drawn at random.
 
     Raises:
         OptionError: too few examples for both parts.

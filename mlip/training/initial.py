@@ -48,9 +48,9 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
     reference = dict(zip(numbers, energies, strict=True))
     interaction = [(e.energy - sum(reference[int(z)] for z in e.structure.numbers)) / max(len(e.structure), 1)
                    for e in examples]
-    forces = np.concatenate([e.forces for e in examples])
+    forces = np.concatenate([np.zeros((0, 3)), *(e.forces for e in examples if e.forces is not None)])
     model.atomic_energies.copy_(torch.tensor([energies] * len(potential.heads), dtype=torch.float64))
-    scale = max(float(np.sqrt(np.mean(forces**2))), 1e-3)
+    scale = max(float(np.sqrt(np.mean(forces**2))), 1e-3) if len(forces) else 1.0
     for buffer in (model.scale, *([] if model.conservative else [model.force_scale])):
         buffer.fill_(scale)
     model.shift.fill_(float(np.mean(interaction)))
