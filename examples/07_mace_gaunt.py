@@ -55,12 +55,12 @@ def compare(train_file: Path, test_file: Path) -> None:
     isolated = isolated_energies(options.data / "isolated_atoms.xyz")
     examples, unseen = (read_labelled(file)[: options.structures] for file in (train_file, test_file))
     config = TrainingConfig(epochs=options.epochs)
-    seen, _ = split(examples, config.validation_fraction, config.seed)
+    seen, held_out = split(examples, 0.1, config.seed)
     print(f"{'tensor product':20} {'E meV/atom':>10} {'F meV/A':>8} {'weights':>8} {'ms':>6} {'training s':>10}")
     for name in options.tensor_product:
         start = initial_potential("mace", seen, isolated, tensor_product=name, **shape)  # the one line
         clock = time.perf_counter()
-        best = mlip.load(train(start, examples, output / name, config, progress=False))
+        best = mlip.load(train(start, seen, held_out, output / name, config))
         seconds = time.perf_counter() - clock
         found, weights = errors(Dataset(unseen, best)), sum(p.numel() for p in best.model.parameters())
         print(f"{name:20} {found.energy_rmse:10.2f} {found.forces_rmse:8.1f} {weights:8,d} {milliseconds(best):6.1f} "

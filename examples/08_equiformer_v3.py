@@ -26,7 +26,7 @@ from mlip.io.files import write_structures
 from mlip.potentials import create_system
 from mlip.simulation import relax
 from mlip.simulation.openmm_engine import openmm_box, topology_of
-from mlip.training import TrainingConfig, initial_potential, train
+from mlip.training import TrainingConfig, initial_potential, split, train
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("output", nargs="?", type=Path, help="folder to write into")
@@ -53,7 +53,7 @@ def train_copper() -> Path:
                               num_heads=4, attention_hidden=8, attention_alpha=8, attention_value=4,
                               feed_forward_hidden=32, edge_channels=16, num_gaussians=16, cutoff=4.2)
     config = TrainingConfig(epochs=options.epochs, learning_rate=0.002, batch_size=3)
-    return train(start, examples, folder / "cu", config, progress=False)
+    return train(start, *split(examples, 0.1, 0), folder / "cu", config)
 
 
 potential = mlip.load(options.model or train_copper())

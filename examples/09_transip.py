@@ -22,7 +22,7 @@ from mlip.simulation.ase_engine import run_ase
 from mlip.simulation.openmm_engine import run_openmm
 from mlip.simulation.quickstart import acetylacetone
 from mlip.simulation.record import Plan
-from mlip.training import TrainingConfig, initial_potential, train
+from mlip.training import TrainingConfig, initial_potential, split, train
 from mlip.verify.symmetry import symmetry_report
 
 arguments = argparse.ArgumentParser()
@@ -60,7 +60,7 @@ start = initial_potential("transip", examples, isolated, channels=64, num_layers
 print(f"before training: {symmetry_report(start, molecule)}\n")
 config = TrainingConfig(epochs=options.epochs, batch_size=5, learning_rate=0.003, latent_weight=100.0,
                         torque_weight=10.0)
-transip = mlip.load(train(start, examples, folder / "acac", config, progress=False))
+transip = mlip.load(train(start, *split(examples, 0.1, 0), folder / "acac", config))
 print(f"after training: {symmetry_report(transip, molecule)}\n")
 averaged = transip.to(rotational_average="O")
 print(f"averaged over the 24 rotations of a cube: {symmetry_report(averaged, molecule)}\n")

@@ -24,6 +24,7 @@ Weights = tuple[float, float]
 PLAIN: Weights = (0.0, 0.0)
 ARMS: tuple[Weights, ...] = (PLAIN, (100.0, 0.0), (0.0, 10.0))
 ROTATIONS = 32
+HELD_OUT = 0.1  # share of the training structures that chooses the best epoch
 MEASURED = 32  # structures of the test set whose symmetry is measured
 
 
@@ -62,11 +63,11 @@ def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled
         for latent, torque in dict.fromkeys(weights):
             chosen = dataclasses.replace(config or TrainingConfig(), seed=seed, latent_weight=latent,
                                          torque_weight=torque)
-            seen, _ = split(training, chosen.validation_fraction, seed)
+            seen, held_out = split(training, HELD_OUT, seed)
             start = initial_potential("transip", seen, isolated, seed, **model)
             start.check([e.structure for e in test])  # before hours are spent
             run = folder / f"latent-{latent:g}-torque-{torque:g}-seed-{seed}"
-            best = load(train(start, training, run, chosen, progress))
+            best = load(train(start, seen, held_out, run, chosen, progress=progress))
             rows.append({"latent_weight": latent, "torque_weight": torque, "seed": seed, **measured(best, test),
                          "structures": [len(training), len(test)], "model": start.model.config.to_dict(),
                          "training": dataclasses.asdict(chosen),

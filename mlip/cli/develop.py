@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
 from mlip.cli.common import Commands, add_average, add_state, add_structure, structure_of
-
-MODEL_OPTIONS = ("cutoff", "channels", "hidden_lmax", "edge_lmax", "correlation", "num_layers")
 
 
 def add_commands(commands: Commands) -> None:
@@ -39,46 +36,29 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_train(commands: Commands) -> None:
-    from mlip.training.config import TrainingConfig
-
-    train = commands.add_parser("train", help="train a model, or resume a run", description="Writes best.mlip, "
-                                "log.csv and last.pt into the folder; the same command again resumes the run. "
-                                "TransIP takes a smaller learning rate than MACE: 0.003.")
-    train.add_argument("data", type=Path, nargs="+", help="structures with energies and forces (extended XYZ)")
+    train = commands.add_parser("train", help="train a model, or resume a run", description="Does what a recipe "
+                                "says (README, Training). The same command again resumes the run where it was "
+                                "interrupted. Needs the extra 'train'.")
+    train.add_argument("recipe", type=Path, help="TOML file with the tables [data], [model], [training] and [card]")
     train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
-    train.add_argument("--family", default="mace", help="default: %(default)s")
-    train.add_argument("--isolated", type=Path, help="file with the isolated atoms "
-                       "(default: those among the data, else fitted energies)")
-    train.add_argument("--cutoff", type=float, default=5.0, help="A (default: %(default)s)")
-    for name in MODEL_OPTIONS[1:]:
-        train.add_argument(f"--{name.replace('_', '-')}", type=int)
-    train.add_argument("--tensor-product", help="of MACE: clebsch_gordan (default), gaunt, gaunt_grid, gaunt_full or "
-                       "gaunt_antisymmetric")
-    train.add_argument("--size", help="of TransIP: XS, S, M or L, instead of channels, layers and heads")
-    train.add_argument("--mode", help="of TransIP: md (default), or paper for whole molecules")
-    train.add_argument("--forces", help="of TransIP in mode paper and of EquiformerV3: conservative (default) or "
-                       "direct")
-    train.add_argument("--pair-repulsion", action="store_true", default=None,
-                       help="add the ZBL repulsion of close atoms")
-    for field in dataclasses.fields(TrainingConfig):
-        train.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default,
-                           help="default: %(default)s")
+    train.add_argument("--seeds", type=int, nargs="+", default=(), help="train a committee, a member for each seed")
+    train.add_argument("--check", action="store_true", help="read and check the data, and stop before the first step")
+    train.add_argument("--devices", type=int, default=1, help="processes on this machine (default: %(default)s)")
+    train.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
     train.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> None:
     from mlip.cli.common import show_progress
-    from mlip.io.dataset import isolated_energies, read_labelled
-    from mlip.training import TrainingConfig, initial_potential, separate_isolated, split, train
+    from mlip.training import Recipe, check, run
 
-    found, examples = separate_isolated([e for path in options.data for e in read_labelled(path)])
-    isolated = (found or None) if options.isolated is None else isolated_energies(options.isolated)
-    names = (*MODEL_OPTIONS, "tensor_product", "size", "mode", "forces", "pair_repulsion")
-    config = {k: getattr(options, k) for k in names if getattr(options, k) is not None}
-    settings = TrainingConfig(**{f.name: getattr(options, f.name) for f in dataclasses.fields(TrainingConfig)})
-    seen, _ = split(examples, settings.validation_fraction, settings.seed)  # constants, too, from these alone
-    start = initial_potential(options.family, seen, isolated, settings.seed, **config)
-    print(f"best model: {train(start, examples, options.output, settings, show_progress())}")
+    recipe = Recipe.read(options.recipe)
+    if options.check:
+        print(check(recipe, options.output))
+        return
+    for path in run(recipe, options.output, seeds=options.seeds, devices=options.devices, nodes=options.nodes,
+                    progress=show_progress()):
+        print(f"best model: {path}")
 
 
 def _verify_neighbors(options: argparse.Namespace) -> int:

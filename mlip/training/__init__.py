@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING
 from mlip._lazy import lazy
 
 if TYPE_CHECKING:
-    from mlip.training.config import TrainingConfig
+    from mlip.training.config import Stage, TrainingConfig
     from mlip.training.data import Dataset, split
     from mlip.training.initial import initial_potential, separate_isolated
     from mlip.training.loop import train
     from mlip.training.metrics import Errors, errors
+    from mlip.training.recipe import Recipe
+    from mlip.training.run import check, run
+    from mlip.training.sources import DataConfig
 
 _HOMES = {
-    "TrainingConfig": "mlip.training.config", "Dataset": "mlip.training.data",
-    "split": "mlip.training.data",
+    "Stage": "mlip.training.config", "TrainingConfig": "mlip.training.config",
+    "Dataset": "mlip.training.data", "split": "mlip.training.data",
     "initial_potential": "mlip.training.initial", "separate_isolated": "mlip.training.initial",
     "train": "mlip.training.loop",
     "Errors": "mlip.training.metrics", "errors": "mlip.training.metrics",
+    "Recipe": "mlip.training.recipe", "check": "mlip.training.run", "run": "mlip.training.run",
+    "DataConfig": "mlip.training.sources",
 }
 
-__all__ = ["Dataset", "Errors", "TrainingConfig", "errors", "initial_potential", "separate_isolated", "split",
-           "train"]
+__all__ = ["DataConfig", "Dataset", "Errors", "Recipe", "Stage", "TrainingConfig", "check", "errors",
+           "initial_potential", "run", "separate_isolated", "split", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

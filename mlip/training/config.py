@@ -1,56 +1,139 @@
-"""`TrainingConfig`: every choice of a training run."""
+"""`Stage` and `TrainingConfig`: every choice of a training run."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from mlip.errors import OptionError
+from mlip.training.losses import LOSSES
+
+SCHEDULES = ("cosine", "plateau", "constant")
+RATES = {"mace": 0.01, "equiformer_v3": 0.002, "transip": 0.003}  # found to learn fast and not to diverge
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Options of `mlip.training.train`.
+class Stage:
+    """Part of a run with one loss and one course of the learning rate.
 
     Attributes:
-        epochs: passes over the training set; the learning rate falls to zero over them (cosine).
-        batch_size: structures in one step.
-        learning_rate: of Adam with AMSGrad at the start.
-        energy_weight: weight of the mean squared error of energies per atom, (eV/atom)^2.
-        forces_weight: weight of the mean squared error of force components, (eV/A)^2.
-        latent_weight: weight of what the embeddings of two orientations are apart, for models that learn rotations
-            (`mlip.training.objective.TwoViews`).
-        torque_weight: weight of the derivative of the energy by a rotation, 1/eV, for the same models.
-        ema_decay: of the exponential moving average of the weights, which is what is kept.
-        max_gradient: the norm of the gradient is cut to this.
-        validation_fraction: share of the data held out.
-        patience: stop after so many epochs without a better validation loss.
-        seed: of the split and of the order of the batches.
+        epochs: passes over the training set.
+        learning_rate: largest one; None for that of the family: MACE 0.01, EquiformerV3 0.002, TransIP 0.003.
+        schedule: `"cosine"` falls to zero over the stage; `"plateau"` is multiplied by 0.8 after 5 validations without
+            a better loss; `"constant"`.
+        warmup_steps: over which the learning rate rises from zero, linearly.
+        energy_weight: of the error of energies per atom, in eV/atom.
+        forces_weight: of the error of force components, in eV/A.
+        stress_weight: of the error of the stress, in eV/A^3, of the structures that have one.
+        energy_loss: `"mse"`, `"mae"`, `"l2"` or `"huber"`, see `mlip.training.losses`.
+        forces_loss: the same for forces.
+        stress_loss: the same for the stress.
+        huber_delta: where Huber's loss turns from square to linear, in the unit of what it is used for.
     """
 
     epochs: int = 200
-    batch_size: int = 5
-    learning_rate: float = 0.01
+    learning_rate: float | None = None
+    schedule: str = "cosine"
+    warmup_steps: int = 0
     energy_weight: float = 1000.0
     forces_weight: float = 100.0
-    latent_weight: float = 0.0
-    torque_weight: float = 0.0
-    ema_decay: float = 0.99
-    max_gradient: float = 10.0
-    validation_fraction: float = 0.1
-    patience: int = 50
-    seed: int = 0
+    stress_weight: float = 0.0
+    energy_loss: str = "mse"
+    forces_loss: str = "mse"
+    stress_loss: str = "mse"
+    huber_delta: float = 0.01
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            smallest = 0 if field.name == "seed" else 1
-            if isinstance(field.default, int) and (type(value) is not int or value < smallest):
-                raise OptionError(f"training: {field.name} must be a whole number from {smallest}; {value!r} was given")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if isinstance(field.default, float) and not (number and 0 <= value < math.inf):
-                raise OptionError(f"training: {field.name} must be a number and not negative; {value!r} was given")
-        if not 0 < self.validation_fraction < 1 or not 0 <= self.ema_decay < 1:
-            raise OptionError("training: validation_fraction and ema_decay must lie between 0 and 1; "
-                              f"{self.validation_fraction!r} and {self.ema_decay!r} were given")
+            _check(field.name, getattr(self, field.name), field.default)
+        if self.huber_delta == 0:
+            raise OptionError("training: huber_delta must be more than 0")
+        if not (self.energy_weight or self.forces_weight or self.stress_weight):
+            raise OptionError("training: energy_weight, forces_weight and stress_weight are all 0: nothing would be "
+                              "learned")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Stage):
+    """Options of `mlip.training.train`: those of a stage, and what holds for the whole run.
+
+    Attributes:
+        stages: the parts of the run, one after the other; without any, the run is one stage of the fields above.
+        batch_size: structures in one step, over all processes.
+        weight_decay: of AdamW.
+        ema_decay: of the exponential moving average of the weights, which is what is validated and kept.
+        max_gradient: the norm of the gradient is cut to this; 0 for never.
+        latent_weight: weight of what the embeddings of two orientations are apart, for models that learn rotations
+            (`mlip.training.objective.TwoViews`).
+        torque_weight: weight of the derivative of the energy by a rotation, 1/eV, for the same models.
+        patience: the last stage ends after so many validations without a better loss.
+        validate_every: steps between two validations, after each of which the state is written; 0 for an epoch.
+        seed: of the order of the batches, and of everything else that is drawn at random.
+    """
+
+    stages: tuple[Stage, ...] = ()
+    batch_size: int = 5
+    weight_decay: float = 0.0
+    ema_decay: float = 0.99
+    max_gradient: float = 10.0
+    latent_weight: float = 0.0
+    torque_weight: float = 0.0
+    patience: int = 50
+    validate_every: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.stages, tuple) or not all(type(stage) is Stage for stage in self.stages):
+            raise OptionError(f"training: stages must be a tuple of Stage; {self.stages!r} was given")
+        if not self.ema_decay < 1:
+            raise OptionError(f"training: ema_decay must lie between 0 and 1; {self.ema_decay!r} was given")
+
+    @property
+    def parts(self) -> tuple[Stage, ...]:
+        """The stages of the run, at least one."""
+        return self.stages or (Stage(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Stage)}),)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """Make a configuration from a table of a file; a stage inherits what it does not say from the table itself.
+
+        Raises:
+            OptionError: unknown fields or impossible values.
+        """
+        values = dict(values)
+        tables = values.pop("stages", [])
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise OptionError(f"training: stages must be tables, [[training.stages]]; {tables!r} was given")
+        _check_known(values, cls, "training")
+        shared = {f.name: values[f.name] for f in dataclasses.fields(Stage) if f.name in values}
+        for table in tables:
+            _check_known(table, Stage, "training.stages")
+        return cls(**values, stages=tuple(Stage(**{**shared, **table}) for table in tables))
+
+
+CHOICES = {"schedule": SCHEDULES, "energy_loss": LOSSES, "forces_loss": LOSSES, "stress_loss": LOSSES}
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    """Check a value by the type of its default."""
+    smallest = 0 if name in ("seed", "warmup_steps", "validate_every") else 1
+    if name in CHOICES and value not in CHOICES[name]:
+        raise OptionError(f"training: {name} must be one of {', '.join(CHOICES[name])}; {value!r} was given")
+    if isinstance(default, int) and (type(value) is not int or value < smallest):
+        raise OptionError(f"training: {name} must be a whole number from {smallest}; {value!r} was given")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    if isinstance(default, float) and not number:
+        raise OptionError(f"training: {name} must be a number and not negative; {value!r} was given")
+    if name == "learning_rate" and value is not None and not number:
+        raise OptionError(f"training: learning_rate must be a number and not negative, or None for that of the "
+                          f"family; {value!r} was given")
+
+
+def _check_known(values: dict[str, Any], kind: type, table: str) -> None:
+    known = sorted({f.name for f in dataclasses.fields(kind)})
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise OptionError(f"[{table}] has no option {', '.join(unknown)}; known: {', '.join(known)}")

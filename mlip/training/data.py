@@ -1,11 +1,11 @@
-"""Batches of labelled structures, with neighbour lists made once."""
+"""Batches of labelled structures."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from mlip.graph import AtomGraph
 from mlip.graph.labelled import Labelled
 from mlip.neighbors import neighbor_list
 
-Example = TypeVar("Example")
+SAMPLE = 1000  # structures from which a mean number of neighbours is taken
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,28 @@ class Batch:
     Attributes:
         graph: B structures, N atoms.
         energy: [B] float64, eV.
-        forces: [N, 3] eV/A.
+        forces: [N, 3] float64, eV/A; NaN where they are not known.
+        stress: [B, 3, 3] float64, eV/A^3; NaN where it is not known.
         sizes: [B] float64, atoms of each structure.
     """
 
     graph: AtomGraph
     energy: Tensor
     forces: Tensor
+    stress: Tensor
     sizes: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on another device."""
+        return Batch(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
 
 class Dataset:
-    """Labelled structures whose neighbour lists are kept."""
+    """Labelled structures and the potential whose batches they become; neighbour lists are made for each batch."""
 
     def __init__(self, examples: Sequence[Labelled], potential: Potential) -> None:
-        self.examples = list(examples)
+        self.examples = examples
         self.potential = potential
-        self.edges = [neighbor_list(e.structure.positions, potential.cutoff, e.structure.cell, e.structure.pbc)
-                      for e in self.examples]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -52,41 +56,54 @@ class Dataset:
     def batch(self, indices: Sequence[int]) -> Batch:
         """Return some of the examples as one batch."""
         chosen = [self.examples[i] for i in indices]
-        graph = self.potential.graph([e.structure for e in chosen], [self.edges[i] for i in indices])
+        graph = self.potential.graph([e.structure for e in chosen])
+        forces = [np.full((len(e.structure), 3), np.nan) if e.forces is None else e.forces for e in chosen]
+        stress = [np.full((3, 3), np.nan) if e.stress is None else e.stress for e in chosen]
+        labels = ([e.energy for e in chosen], np.concatenate(forces), np.stack(stress),
+                  [len(e.structure) for e in chosen])
         device = graph.positions.device
-        return Batch(graph, torch.tensor([e.energy for e in chosen], dtype=torch.float64, device=device),
-                     torch.from_numpy(np.concatenate([e.forces for e in chosen])).to(graph.positions),
-                     torch.tensor([len(e.structure) for e in chosen], dtype=torch.float64, device=device))
+        return Batch(graph, *(torch.as_tensor(label, dtype=torch.float64, device=device) for label in labels))
 
-    def batches(self, size: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
-        """Yield all examples in batches, shuffled if a generator is given."""
-        order = np.arange(len(self)) if generator is None else generator.permutation(len(self))
-        for start in range(0, len(order), size):
-            yield self.batch(order[start : start + size].tolist())
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield all examples in batches, in their order."""
+        for start in range(0, len(self), size):
+            yield self.batch(range(start, min(start + size, len(self))))
 
     def mean_neighbors(self) -> float:
-        """Return the mean number of neighbours of an atom."""
-        atoms = sum(len(e.structure) for e in self.examples)
-        return sum(len(e.senders) for e in self.edges) / max(atoms, 1)
+        """Return the mean number of neighbours of an atom, from up to 1 000 structures evenly spread."""
+        some = [self.examples[i] for i in np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).round().astype(int)]
+        edges = sum(len(neighbor_list(e.structure.positions, self.potential.cutoff, e.structure.cell,
+                                      e.structure.pbc).senders) for e in some)
+        return edges / max(sum(len(e.structure) for e in some), 1)
 
 
 def fingerprint(examples: Sequence[Labelled]) -> str:
-    """Return a sha256 of structures and labels, to tell data sets apart."""
+    """Return a sha256 of structures and labels, to tell data sets apart; that of a store is known already."""
+    known = getattr(examples, "fingerprint", None)
+    if isinstance(known, str):
+        return known
     digest = hashlib.sha256()
     for e in examples:
         s = e.structure
         for array in (s.numbers, s.positions, s.cell, s.pbc, np.float64(e.energy), e.forces, e.stress):
-            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
         digest.update(repr((s.total_charge, s.multiplicity, s.head)).encode())
     return digest.hexdigest()
 
 
-def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Return (training, validation) examples, or indices of a range of them, drawn at random.
+def split(examples: Sequence[Labelled], fraction: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """Return (training, validation) examples, drawn at random.
+
+    Args:
+        examples: at least two.
+        fraction: share of the second part, between 0 and 1.
+        seed: of the draw.
 
     Raises:
-        OptionError: too few examples for both parts.
+        OptionError: too few examples for both parts, or a fraction that is none.
     """
+    if not 0 < fraction < 1:
+        raise OptionError(f"the share of structures to validate with must lie between 0 and 1; {fraction!r} was given")
     held_out = max(1, round(fraction * len(examples)))
     if len(examples) - held_out < 1:
         raise OptionError(f"{len(examples)} structure(s) are too few to train on and to validate with")

@@ -14,8 +14,9 @@ from mlip.models.transip import DirectTransIP, TransIP
 from mlip.nn.derivatives import BatchPrediction, DirectPrediction, evaluate
 from mlip.nn.linear import normal
 from mlip.so3.rotation_groups import random_rotations
-from mlip.training.config import TrainingConfig
+from mlip.training.config import Stage, TrainingConfig
 from mlip.training.data import Batch
+from mlip.training.losses import known_difference, penalty
 
 
 def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
@@ -38,23 +39,39 @@ def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
 
 
 class Objective(nn.Module):
-    """The weighted sum of the mean squared errors of energies per atom and of force components."""
+    """The weighted sum of the errors of energies per atom, of forces and of the stress.
+
+    Attributes:
+        stage: whose weights and kinds of errors count; the trainer changes it as the run goes on.
+    """
 
     def __init__(self, config: TrainingConfig) -> None:
         super().__init__()
         self.config = config
+        self.stage: Stage = config.parts[0]
 
     def forward(self, model: EnergyModel, batch: Batch, generator: np.random.Generator) -> Tensor:
         """Return the loss of a batch; what is drawn at random comes from the generator."""
-        return self.errors(evaluate(model, batch.graph, training=True), batch)
+        return self.errors(evaluate(model, batch.graph, training=True, **self.wanted), batch)
+
+    @property
+    def wanted(self) -> dict[str, bool]:
+        """What has to be evaluated for the errors, as arguments of `evaluate`."""
+        return {"forces": self.stage.forces_weight > 0, "stress": self.stage.stress_weight > 0}
 
     def errors(self, result: BatchPrediction, batch: Batch) -> Tensor:
         """Return the loss of predictions."""
-        if result.forces is None:
-            raise AssertionError("forces were asked for")
-        energy = ((result.energy - batch.energy) / batch.sizes).square().mean()
-        forces = (result.forces - batch.forces).square().mean()
-        return self.config.energy_weight * energy + self.config.forces_weight * forces
+        stage, delta = self.stage, self.stage.huber_delta
+        loss = result.energy.new_zeros(())
+        if stage.energy_weight:
+            energy = (result.energy - batch.energy) / batch.sizes
+            loss = loss + stage.energy_weight * penalty(stage.energy_loss, energy, delta)
+        if result.forces is not None:
+            loss = loss + stage.forces_weight * penalty(stage.forces_loss, result.forces - batch.forces, delta)
+        if result.stress is not None:
+            stress = known_difference(result.stress, batch.stress)
+            loss = loss + stage.stress_weight * penalty(stage.stress_loss, stress, delta)
+        return loss
 
 
 class TwoViews(Objective):
@@ -77,7 +94,7 @@ class TwoViews(Objective):
         rotations = self._rotations(batch, generator)
         views = _turned_batch(batch, rotations)
         watched = (_WatchedDirect if isinstance(model, DirectTransIP) else _Watched)(model)
-        result = evaluate(watched, views.graph, training=True, torque=self.config.torque_weight > 0)
+        result = evaluate(watched, views.graph, training=True, torque=self.config.torque_weight > 0, **self.wanted)
         loss = self.errors(result, views)
         if self.config.latent_weight:
             first, second = model.pooled(views.graph, watched.features).chunk(2)
@@ -145,5 +162,6 @@ def _turned_batch(batch: Batch, rotations: Tensor) -> Batch:
     views = len(rotations)
     forces = torch.einsum("nd,gnde->gne", batch.forces, rotations[:, batch.graph.batch])
     copies = turned(batch.graph, torch.eye(3).expand(views, 3, 3))
+    stress = rotations.mT @ batch.stress @ rotations
     return Batch(turned_each(copies, rotations.flatten(0, 1)), batch.energy.repeat(views), forces.flatten(0, 1),
-                 batch.sizes.repeat(views))
+                 stress.flatten(0, 1), batch.sizes.repeat(views))

@@ -85,9 +85,10 @@ def test_the_same_call_again(data: list[Labelled], tmp_path: Path) -> None:
                                       isolated=ISOLATED, **MODEL)
 
     (first,) = run()
-    files = {path.name: path.read_bytes() for path in (tmp_path / "latent-0-torque-0-seed-3").iterdir()}
+    folder = tmp_path / "latent-0-torque-0-seed-3"
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     (second,) = run()
-    assert {path.name: path.read_bytes() for path in (tmp_path / "latent-0-torque-0-seed-3").iterdir()} == files
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == files
     assert {n: first[n] for n in MEASURES} == {n: second[n] for n in MEASURES}
 
 

@@ -26,7 +26,7 @@ from mlip.graph import AtomGraph
 from mlip.graph.labelled import Labelled
 from mlip.io.ase import structure_of
 from mlip.ops import compiled_is_available
-from mlip.training import TrainingConfig, train
+from mlip.training import TrainingConfig, split, train
 
 needs_kernels = pytest.mark.skipif(not compiled_is_available(), reason="the compiled kernels are not installed")
 Sabotage = Callable[[str, float], None]
@@ -292,7 +292,7 @@ class TestMismatch:
         none = Labelled(structure_of(isolated()), 0.0, np.zeros((1, 3)))
         example = Labelled(structure_of(crowd()), 0.0, np.zeros((10, 3)))
         with pytest.raises(BackendError):
-            train(fresh.to(dtype=dtype, backend="compiled"), [none, example, example], tmp_path / "run", progress=False)
+            train(fresh.to(dtype=dtype, backend="compiled"), [none, example], [example], tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
@@ -357,8 +357,8 @@ def test_training_a_tabulated_potential_trains_the_exact_one(fresh: mlip.Potenti
                   for i in range(4)]
     examples = [Labelled(s, -2.0, np.zeros((3, 3))) for s in structures]
     config = TrainingConfig(epochs=1, batch_size=2, learning_rate=0.01, ema_decay=0.1)
-    best = mlip.load(train(fresh.to(radial="tabulated"), examples, tmp_path / "run", config, progress=False))
-    exact = mlip.load(train(fresh, examples, tmp_path / "other", config, progress=False))
+    best = mlip.load(train(fresh.to(radial="tabulated"), *split(examples, 0.1, 0), tmp_path / "run", config))
+    exact = mlip.load(train(fresh, *split(examples, 0.1, 0), tmp_path / "other", config))
     assert best.radial == "exact"
     assert best.predict(molecule("H2O")).energy == exact.predict(molecule("H2O")).energy
     weights = [p.model.state_dict()["interactions.0.radial.weights.0"] for p in (best, fresh)]

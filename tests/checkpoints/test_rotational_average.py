@@ -27,8 +27,7 @@ from mlip.io.ase import structure_of
 from mlip.models.averaged import Averaged
 from mlip.neighbors import VerletSkin
 from mlip.so3.rotation_groups import GROUPS
-from mlip.training import TrainingConfig
-from mlip.training.loop import Trainer
+from mlip.training import TrainingConfig, train
 from mlip.verify import checks
 
 KJ = 96.48533212331001  # kJ/mol per eV
@@ -108,9 +107,10 @@ class TestPotential:
         from mlip.graph.labelled import Labelled
 
         examples = [Labelled(structure_of(molecule("H2O")), 0.0, np.zeros((3, 3)))] * 3
-        trainer = Trainer(mine.to(rotational_average="O"), examples, tmp_path / "run", TrainingConfig(epochs=1))
-        assert not isinstance(trainer.model, Averaged)
-        assert not isinstance(trainer.average, Averaged)
+        best = train(mine.to(rotational_average="O"), examples[:2], examples[2:], tmp_path, TrainingConfig(epochs=1))
+        plain = train(mine, examples[:2], examples[2:], tmp_path / "plain", TrainingConfig(epochs=1))
+        assert best.read_bytes() == plain.read_bytes()
+        assert not isinstance(mlip.load(best).model, Averaged)
 
     @pytest.mark.parametrize("wrong", ["O_h", "C1", "None", "", 24, True], ids=repr)
     def test_errors(self, mine: Potential, wrong: Any) -> None:

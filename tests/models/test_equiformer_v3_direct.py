@@ -25,7 +25,7 @@ from mlip.models.equiformer_v3.heads import symmetric_matrix
 from mlip.nn.derivatives import DirectFunction, evaluate
 from mlip.ops import spherical_harmonics
 from mlip.so3.rotation_groups import random_rotations
-from mlip.training import TrainingConfig, train
+from mlip.training import TrainingConfig, split, train
 from mlip.verify import checks
 from mlip.verify.model import table, verify_model
 
@@ -143,7 +143,7 @@ class TestTraining:
             (found,) = teacher.evaluate([moved])
             examples.append(Labelled(moved, found.energy, found.forces))
         config = TrainingConfig(epochs=8, batch_size=2, learning_rate=0.02, ema_decay=0.5)
-        train(small(**options), examples, tmp_path, config, progress=False)
+        train(small(**options), *split(examples, 0.1, 0), tmp_path, config)
         rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
         errors = [float(row.split(",")[3]) for row in rows]
         assert errors[-1] < 0.9 * errors[0]

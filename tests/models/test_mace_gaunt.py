@@ -24,7 +24,7 @@ from mlip.models.mace.gaunt import Brackets, GauntProduct
 from mlip.nn.derivatives import evaluate
 from mlip.ops import compiled_is_available, gaunt_product
 from mlip.so3.degrees import block, size
-from mlip.training import TrainingConfig, train
+from mlip.training import TrainingConfig, split, train
 
 CASES = ("gaunt_ref_l2_c2_n2", "gaunt_ref_l2_c3_n2", "gaunt_ref_l3_c3_n2_L2")
 needs_kernels = pytest.mark.skipif(not compiled_is_available(), reason="the compiled kernels are not installed")
@@ -211,7 +211,7 @@ class TestVariants:
             (found,) = teacher.evaluate([moved])
             examples.append(Labelled(moved, found.energy, found.forces))
         config = TrainingConfig(epochs=6, batch_size=2, learning_rate=0.02, ema_decay=0.5)
-        train(small(name, hidden_lmax=1), examples, tmp_path, config, progress=False)
+        train(small(name, hidden_lmax=1), *split(examples, 0.1, 0), tmp_path, config)
         rows = (tmp_path / "log.csv").read_text().splitlines()[1:]
         errors = [float(row.split(",")[3]) for row in rows]
         assert errors[-1] < errors[0]

@@ -46,5 +46,5 @@ def test_a_bad_structure_is_named_before_training(tmp_path) -> None:  # type: ig
     overlap = Labelled(Structure.create([8, 1], [[0, 0, 0], [0, 0, 0]]), -1.0, np.zeros((2, 3)))
     start = initial_potential("mace", good, None, **SMALL)
     with pytest.raises(StructureError, match="structure 2: atoms"):
-        train(start, [good[0], good[1], overlap, *good[2:]], tmp_path / "run", TrainingConfig(epochs=1), False)
+        train(start, [*good[:2], overlap], good[2:], tmp_path / "run", TrainingConfig(epochs=1))
     assert not (tmp_path / "run").exists()

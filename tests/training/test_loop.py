@@ -15,8 +15,8 @@ import torch
 from mlip import Potential, Structure, load
 from mlip.errors import ModelFileError, NonFiniteError, OptionError
 from mlip.graph.labelled import Labelled
-from mlip.training import Dataset, TrainingConfig, errors, initial_potential, loop, train
-from mlip.training.data import split
+from mlip.training import Dataset, TrainingConfig, errors, initial_potential, split, train
+from mlip.training.module import TrainingModule
 from mlip.training.objective import Objective
 
 
@@ -26,7 +26,9 @@ def log_of(folder: Path) -> list[dict[str, float]]:
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(folder / "last.pt", weights_only=True)
+    """Return the state of a run, without what depends on the clock."""
+    state: dict[str, Any] = torch.load(folder / "last.ckpt", weights_only=True)
+    del state["mlip"]["seconds"]
     return state
 
 
@@ -46,13 +48,13 @@ def total(found: Any, config: TrainingConfig) -> float:
 
 def test_it_learns(start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
     config = TrainingConfig(epochs=25, learning_rate=0.03, ema_decay=0.5)
-    path = train(start, examples, tmp_path / "run", config, progress=False)
+    path = train(start, *split(examples, 0.1, 0), tmp_path / "run", config)
     trained = load(path)
     before, after = errors(Dataset(examples, start)), errors(Dataset(examples, trained))
     assert total(after, config) < 0.1 * total(before, config)
     assert trained.elements == ("H", "O")
     assert trained.dtype == torch.float64
-    _, validation = split(examples, config.validation_fraction, config.seed)
+    _, validation = split(examples, 0.1, 0)
     assert trained.info.validation == errors(Dataset(validation, trained)).to_dict()
     log = log_of(tmp_path / "run")
     assert [row["epoch"] for row in log] == list(range(1, len(log) + 1))
@@ -64,7 +66,7 @@ def test_single_precision_and_the_start_is_left_alone(start: Potential, examples
                                                       tmp_path: Path) -> None:
     single = start.to(dtype="float32")
     before = {k: v.clone() for k, v in single.model.state_dict().items()}
-    trained = load(train(single, examples, tmp_path, fast, progress=False))
+    trained = load(train(single, *split(examples, 0.1, 0), tmp_path, fast))
     assert trained.dtype == torch.float32
     assert equal(before, single.model.state_dict())
     assert not any(p.requires_grad for p in single.model.parameters())
@@ -74,13 +76,13 @@ def test_single_precision_and_the_start_is_left_alone(start: Potential, examples
 
 def test_the_same_run_twice(start: Potential, examples: list[Labelled], fast: TrainingConfig, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    a = train(start, examples, tmp_path / "a", fast, progress=False)
+    a = train(start, *split(examples, 0.1, 0), tmp_path / "a", fast)
     torch.manual_seed(2)  # the run draws from generators of its own
-    b = train(start, examples, tmp_path / "b", fast, progress=False)
+    b = train(start, *split(examples, 0.1, 0), tmp_path / "b", fast)
     assert a.read_bytes() == b.read_bytes()
     assert equal(state_of(tmp_path / "a"), state_of(tmp_path / "b"))
     other = dataclasses.replace(fast, seed=1)
-    assert train(start, examples, tmp_path / "c", other, progress=False).read_bytes() != a.read_bytes()
+    assert train(start, *split(examples, 0.1, 0), tmp_path / "c", other).read_bytes() != a.read_bytes()
 
 
 class Interruption:
@@ -100,7 +102,7 @@ class Interruption:
         with self.monkeypatch.context() as patch:
             patch.setattr(Objective, "forward", counted)
             with pytest.raises(KeyboardInterrupt):
-                train(*arguments, progress=False)
+                train(*arguments)
 
 
 @pytest.mark.parametrize("stops", [(8,), (6,), (3,), (5, 4, 2)], ids=str)
@@ -108,10 +110,10 @@ def test_resumed_run_ends_like_an_uninterrupted_one(stops: tuple[int, ...], star
                                                     fast: TrainingConfig, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between epochs (4 steps each), within one, before the first was done, several times."""
-    whole = train(start, examples, tmp_path / "whole", fast, progress=False)
+    whole = train(start, *split(examples, 0.1, 0), tmp_path / "whole", fast)
     for steps in stops:
-        Interruption(monkeypatch).run(steps, start, examples, tmp_path / "parts", fast)
-    parts = train(start, examples, tmp_path / "parts", fast, progress=False)
+        Interruption(monkeypatch).run(steps, start, *split(examples, 0.1, 0), tmp_path / "parts", fast)
+    parts = train(start, *split(examples, 0.1, 0), tmp_path / "parts", fast)
     assert parts.read_bytes() == whole.read_bytes()
     assert equal(state_of(tmp_path / "parts"), state_of(tmp_path / "whole"))
     without = [[{k: v for k, v in row.items() if k != "seconds"} for row in log_of(tmp_path / n)]
@@ -121,40 +123,45 @@ def test_resumed_run_ends_like_an_uninterrupted_one(stops: tuple[int, ...], star
 
 def test_a_finished_run_is_left_alone(start: Potential, examples: list[Labelled], fast: TrainingConfig,
                                       tmp_path: Path) -> None:
-    path = train(start, examples, tmp_path, fast, progress=False)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    assert train(start, examples, tmp_path, fast, progress=False) == path
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-    assert set(before) == {"best.mlip", "last.pt", "log.csv"}
+    path = train(start, *split(examples, 0.1, 0), tmp_path, fast)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert train(start, *split(examples, 0.1, 0), tmp_path, fast) == path
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    assert set(before) == {"best.mlip", "last.ckpt", "log.csv"}
 
 
 def test_early_stop_and_nothing_more_after_it(start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
     """Without learning only the first epoch is an improvement (over nothing)."""
     config = TrainingConfig(epochs=30, learning_rate=0.0, patience=3)
-    train(start, examples, tmp_path, config, progress=False)
+    train(start, *split(examples, 0.1, 0), tmp_path, config)
     assert len(log_of(tmp_path)) == 4
-    train(start, examples, tmp_path, config, progress=False)
+    train(start, *split(examples, 0.1, 0), tmp_path, config)
     assert len(log_of(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.25, 0.9])
 def test_moving_average(decay: float, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
-    config = TrainingConfig(epochs=1, batch_size=100, ema_decay=decay)  # one single step
-    best = load(train(start, examples, tmp_path, config, progress=False))
-    state = state_of(tmp_path)
-    first, average = dict(start.model.named_parameters()), dict(best.model.named_parameters())
-    for name, weight in first.items():
-        now = state["model"][name]
-        torch.testing.assert_close(average[name], decay * weight + (1 - decay) * now, rtol=1e-12, atol=1e-14)
-        assert torch.equal(average[name], state["average"][name])
-    assert not torch.equal(state["model"]["embedding"], first["embedding"])
+    """Two single steps; the first few weigh more than the decay says."""
+    config = TrainingConfig(epochs=2, batch_size=100, ema_decay=decay, schedule="constant", energy_weight=1e6)
+    train(start, *split(examples, 0.1, 0), tmp_path / "one", dataclasses.replace(config, epochs=1))
+    best = load(train(start, *split(examples, 0.1, 0), tmp_path / "two", config))
+    steps = [state_of(tmp_path / name)["state_dict"] for name in ("one", "two")]
+    average = dict(best.model.named_parameters())
+    for name, weight in start.model.named_parameters():
+        expected = weight
+        for step, state in enumerate(steps, start=1):
+            keep = min(decay, step / (step + 9))
+            expected = keep * expected + (1 - keep) * state[f"model.{name}"]
+            torch.testing.assert_close(state[f"average.{name}"], expected, rtol=1e-12, atol=1e-14)
+        assert torch.equal(average[name], steps[1][f"average.{name}"])
+    assert not torch.equal(steps[0]["model.embedding"], start.model.state_dict()["embedding"])
 
 
 def test_learning_rate_falls_to_zero(start: Potential, examples: list[Labelled], fast: TrainingConfig,
                                      tmp_path: Path) -> None:
-    train(start, examples, tmp_path, fast, progress=False)
-    (group,) = state_of(tmp_path)["optimizer"]["param_groups"]
-    assert group["lr"] == pytest.approx(0.0, abs=1e-12)
+    train(start, *split(examples, 0.1, 0), tmp_path, fast)
+    (group,) = state_of(tmp_path)["optimizer_states"][0]["param_groups"]
+    assert 0 < group["lr"] < 0.03 * fast.learning_rate  # of the last step; the one after it would be 0
     assert group["amsgrad"]
 
 
@@ -175,7 +182,7 @@ def test_isolated_atoms_and_crystals_among_the_examples(fast: TrainingConfig, tm
     structures += [Structure.create([1, 8], rng.uniform(0, 2.5, (2, 3)), [2.8] * 3, True) for _ in range(4)]
     mixed = [Labelled(s, -2.0 * len(s), np.zeros((len(s), 3))) for s in structures]
     potential = initial_potential("mace", mixed, channels=2, edge_lmax=1, radial_mlp=(4,), cutoff=3.0)
-    path = train(potential, mixed, tmp_path, dataclasses.replace(fast, epochs=2, batch_size=1), progress=False)
+    path = train(potential, *split(mixed, 0.1, 0), tmp_path, dataclasses.replace(fast, epochs=2, batch_size=1))
     assert all(math.isfinite(v) for v in load(path).info.validation.values())
 
 
@@ -183,33 +190,33 @@ class TestErrors:
     def test_too_few(self, start: Potential, examples: list[Labelled], fast: TrainingConfig, tmp_path: Path) -> None:
         for count in (0, 1):
             with pytest.raises(OptionError, match="too few"):
-                train(start, examples[:count], tmp_path, fast, progress=False)
-        train(start, examples[:2], tmp_path, fast, progress=False)
+                train(start, *split(examples[:count], 0.1, 0), tmp_path, fast)
+        train(start, *split(examples[:2], 0.1, 0), tmp_path, fast)
 
     def test_other_options(self, start: Potential, examples: list[Labelled], fast: TrainingConfig,
                            tmp_path: Path) -> None:
-        train(start, examples, tmp_path, fast, progress=False)
+        train(start, *split(examples, 0.1, 0), tmp_path, fast)
         with pytest.raises(ModelFileError, match="other options"):
-            train(start, examples, tmp_path, dataclasses.replace(fast, learning_rate=0.5), progress=False)
+            train(start, *split(examples, 0.1, 0), tmp_path, dataclasses.replace(fast, learning_rate=0.5))
 
     def test_other_model(self, start: Potential, examples: list[Labelled], fast: TrainingConfig,
                          tmp_path: Path) -> None:
-        train(start, examples, tmp_path, fast, progress=False)
+        train(start, *split(examples, 0.1, 0), tmp_path, fast)
         config = {k: v for k, v in start.model.config.to_dict().items() if k not in ("atomic_numbers", "cutoff")}
         for other in (initial_potential("mace", examples, channels=2, edge_lmax=1, radial_mlp=(8,), cutoff=3.5),
                       initial_potential("mace", examples, cutoff=start.cutoff + 0.5, **config),  # tensors of one shape
                       initial_potential("mace", examples, {"H": -13.0, "O": -2000.0}, cutoff=start.cutoff, **config)):
             with pytest.raises(ModelFileError, match="different: model"):
-                train(other, examples, tmp_path, fast, progress=False)
+                train(other, *split(examples, 0.1, 0), tmp_path, fast)
 
     @pytest.mark.parametrize("junk", [b"", b"junk", None])
     def test_damaged_state(self, junk: bytes | None, start: Potential, examples: list[Labelled], fast: TrainingConfig,
                            tmp_path: Path) -> None:
-        train(start, examples, tmp_path, fast, progress=False)
-        state = tmp_path / "last.pt"
+        train(start, *split(examples, 0.1, 0), tmp_path, fast)
+        state = tmp_path / "last.ckpt"
         state.write_bytes(state.read_bytes()[:-500] if junk is None else junk)
         with pytest.raises(ModelFileError, match="damaged"):
-            train(start, examples, tmp_path, fast, progress=False)
+            train(start, *split(examples, 0.1, 0), tmp_path, fast)
 
     @pytest.mark.parametrize("field", ["energy", "forces"])
     def test_labels_that_are_no_numbers(self, field: str, start: Potential, examples: list[Labelled],
@@ -217,28 +224,23 @@ class TestErrors:
         wrong = {"energy": float("nan"), "forces": np.full((3, 3), np.inf)}
         spoilt = [dataclasses.replace(e, **{field: wrong[field]}) for e in examples]
         with pytest.raises(NonFiniteError):
-            train(start, spoilt, tmp_path, fast, progress=False)
+            train(start, *split(spoilt, 0.1, 0), tmp_path, fast)
         assert not (tmp_path / "best.mlip").exists()
 
     def test_weights_that_explode_do_not_spoil_the_state(self, start: Potential, examples: list[Labelled],
                                                          fast: TrainingConfig, tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
         """NaN weights after the last step of an epoch must not be what the run resumes from."""
-        keep = loop.nn.utils.clip_grad_norm_
-        steps = iter(range(100))
-
-        def explode(parameters: Any, limit: float) -> None:
-            parameters = list(parameters)
-            keep(parameters, limit)
-            if next(steps) == 7:  # the last step of the second epoch
-                for p in parameters:
+        def explode(module: TrainingModule, *_: Any) -> None:
+            if module.global_step == 7:  # the last step of the second epoch
+                for p in module.model.parameters():
                     p.grad.fill_(float("nan"))
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop.nn.utils, "clip_grad_norm_", explode)
+            patch.setattr(TrainingModule, "on_before_optimizer_step", explode)
             with pytest.raises(NonFiniteError, match="another folder"):
-                train(start, examples, tmp_path, fast, progress=False)
-        assert state_of(tmp_path)["epoch"] == 1
-        train(start, examples, tmp_path, fast, progress=False)
-        whole = train(start, examples, tmp_path / "whole", fast, progress=False)
+                train(start, *split(examples, 0.1, 0), tmp_path, fast)
+        assert state_of(tmp_path)["global_step"] == 4
+        train(start, *split(examples, 0.1, 0), tmp_path, fast)
+        whole = train(start, *split(examples, 0.1, 0), tmp_path / "whole", fast)
         assert (tmp_path / "best.mlip").read_bytes() == whole.read_bytes()

@@ -17,8 +17,7 @@ from mlip.errors import OptionError
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import evaluate
 from mlip.so3.rotation_groups import random_rotations
-from mlip.training import Dataset, TrainingConfig, errors, initial_potential, train
-from mlip.training.loop import Trainer
+from mlip.training import Dataset, TrainingConfig, errors, initial_potential, split, train
 from mlip.training.objective import Objective, Transformation, TwoViews, objective_for
 
 Array = NDArray[np.float64]
@@ -211,7 +210,7 @@ class TestLoss:
         for weight in ("latent_weight", "torque_weight"):
             config = TrainingConfig(epochs=1, **{weight: 0.1})
             with pytest.raises(OptionError, match="family mace know them: leave both at 0"):
-                train(start, examples, tmp_path / "run", config, progress=False)
+                train(start, *split(examples, 0.1, 0), tmp_path / "run", config)
         assert not (tmp_path / "run").exists()
 
     def test_direct_forces_have_no_torque(self, examples: list[Labelled]) -> None:
@@ -233,9 +232,9 @@ class TestRuns:
     @pytest.mark.parametrize(("options", "share"), [({}, 0.5), ({**PAPER, "forces": "direct"}, 0.85)],
                              ids=["md", "direct"])
     def test_it_learns(self, examples: list[Labelled], options: dict[str, Any], share: float, tmp_path: Path) -> None:
-        config = dataclasses.replace(SHORT, epochs=12, learning_rate=0.03, torque_weight=0.0 if options else 0.1)
+        config = dataclasses.replace(SHORT, epochs=16, learning_rate=0.03, torque_weight=0.0 if options else 0.1)
         potential = learner(examples, **options)
-        trained = load(train(potential, examples, tmp_path / "run", config, progress=False))
+        trained = load(train(potential, *split(examples, 0.1, 0), tmp_path / "run", config))
         assert total(trained, examples, config) < share * total(potential, examples, config)
         assert trained.model.conservative is (not options)
         card = trained.info.validation
@@ -244,10 +243,8 @@ class TestRuns:
         assert not any(p.requires_grad for p in potential.model.parameters())
 
     def test_the_card_tells_the_symmetry_of_what_is_saved(self, examples: list[Labelled], tmp_path: Path) -> None:
-        from mlip.training.data import split
-
-        trained = load(train(learner(examples), examples, tmp_path, SHORT, progress=False))
-        _, held_out = split(examples, SHORT.validation_fraction, SHORT.seed)
+        trained = load(train(learner(examples), *split(examples, 0.1, 0), tmp_path, SHORT))
+        _, held_out = split(examples, 0.1, 0)
         spread = []
         for example in held_out:
             energies = [trained.evaluate([by_hand(example, m).structure])[0].energy for m in random_rotations(16)]
@@ -262,7 +259,7 @@ class TestRuns:
         config = dataclasses.replace(SHORT, torque_weight=0.0 if options else 0.1)
         potential = learner(examples, **options)
         torch.manual_seed(1)
-        whole = train(potential, examples, tmp_path / "whole", config, progress=False)
+        whole = train(potential, *split(examples, 0.1, 0), tmp_path / "whole", config)
         torch.manual_seed(2)  # a run draws from generators of its own
         forward, left = TwoViews.forward, iter(range(6))  # 4 steps are an epoch
 
@@ -274,18 +271,19 @@ class TestRuns:
         with monkeypatch.context() as patch:
             patch.setattr(TwoViews, "forward", counted)
             with pytest.raises(KeyboardInterrupt):
-                train(potential, examples, tmp_path / "parts", config, progress=False)
-        resumed = Trainer(potential, examples, tmp_path / "parts", config)
-        assert resumed.epoch == 1
-        assert resumed.objective.transformation.output.any()
-        parts = resumed.fit(progress=False)
+                train(potential, *split(examples, 0.1, 0), tmp_path / "parts", config)
+        stopped = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+        assert (stopped["epoch"], stopped["global_step"]) == (0, 4)
+        assert stopped["state_dict"]["objective.transformation.output"].any()
+        parts = train(potential, *split(examples, 0.1, 0), tmp_path / "parts", config)
         assert parts.read_bytes() == whole.read_bytes()
-        states = [torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("parts", "whole")]
-        for part in ("model", "objective", "average"):
-            for name, value in states[0][part].items():
-                assert torch.equal(value, states[1][part][name]), name
+        states = [torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
+                  for name in ("parts", "whole")]
+        assert states[0].keys() == states[1].keys()
+        for name, value in states[0].items():
+            assert torch.equal(value, states[1][name]), name
         other = dataclasses.replace(config, seed=3)
-        assert train(potential, examples, tmp_path / "other", other, progress=False).read_bytes() != whole.read_bytes()
+        assert train(potential, *split(examples, 0.1, 0), tmp_path / "other", other).read_bytes() != whole.read_bytes()
 
     def test_orientations_do_not_depend_on_the_weights_of_symmetry(self, examples: list[Labelled],
                                                                    monkeypatch: pytest.MonkeyPatch,
@@ -300,7 +298,7 @@ class TestRuns:
 
             monkeypatch.setattr(TwoViews, "_rotations", staticmethod(draw))
             config = dataclasses.replace(SHORT, epochs=1, latent_weight=weight, torque_weight=0.0)
-            train(learner(examples), examples, tmp_path / f"{weight}", config, progress=False)
+            train(learner(examples), *split(examples, 0.1, 0), tmp_path / f"{weight}", config)
         assert len(drawn[0.0]) == 4
         for one, other in zip(drawn[0.0], drawn[5.0], strict=True):
             assert torch.equal(one, other)
@@ -308,7 +306,7 @@ class TestRuns:
     def test_single_precision_and_crystals(self, tmp_path: Path) -> None:
         data = [*crystals(6), Labelled(Structure.create([8], [[0, 0, 0]]), -2014.0, np.zeros((1, 3)))]
         potential = initial_potential("transip", data, None, **{**TINY, "cutoff": 3.5})
-        trained = load(train(potential, data, tmp_path, dataclasses.replace(SHORT, batch_size=2), progress=False))
+        trained = load(train(potential, *split(data, 0.1, 0), tmp_path, dataclasses.replace(SHORT, batch_size=2)))
         assert trained.dtype == torch.float32
         assert all(np.isfinite(v) for v in trained.info.validation.values())
 
@@ -322,7 +320,7 @@ class TestInitial:
         assert (potential.model.config.charges, potential.model.config.spins) == ((-1, 0, 1), (1, 2, 3))
         assert learner(examples).model.config.charges == (0,)
         assert learner(data, charges=(-2, -1, 0, 1)).model.config.charges == (-2, -1, 0, 1)
-        trained = load(train(potential, data, tmp_path, dataclasses.replace(SHORT, epochs=1), progress=False))
+        trained = load(train(potential, *split(data, 0.1, 0), tmp_path, dataclasses.replace(SHORT, epochs=1)))
         energies = [trained.evaluate([dataclasses.replace(data[0].structure, charge=q, spin=1)])[0].energy
                     for q in (-1, 0, 1)]
         assert len(set(energies)) == 3

@@ -12,16 +12,19 @@ import torch
 from mlip import Potential, Structure
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.labelled import Labelled
-from mlip.training import Dataset, TrainingConfig, errors, initial_potential
+from mlip.training import Dataset, Stage, TrainingConfig, errors, initial_potential
 from mlip.training.data import split
+from mlip.training.plan import Plan
 
 NAN, INF = float("nan"), float("inf")
 WRONG: dict[str, tuple[Any, ...]] = {
     "epochs": (0, -1, 2.0, "3", None, True), "batch_size": (0, 1.5, None), "patience": (0, None),
-    "seed": (-1, 0.5, "x"), "learning_rate": (-0.1, NAN, INF, "fast", None, True), "energy_weight": (-1, NAN, INF),
-    "forces_weight": (-1, None), "latent_weight": (-1, NAN), "torque_weight": (-0.5, None),
-    "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
-    "validation_fraction": (0.0, 1.0, -0.5, NAN, "0.1"),
+    "seed": (-1, 0.5, "x"), "learning_rate": (-0.1, NAN, INF, "fast", True), "energy_weight": (-1, NAN, INF),
+    "forces_weight": (-1, None), "stress_weight": (-1, "much"), "latent_weight": (-1, NAN),
+    "torque_weight": (-0.5, None), "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
+    "schedule": ("linear", None), "warmup_steps": (-1, 0.5), "energy_loss": ("rmse", 1), "forces_loss": ("L2", None),
+    "stress_loss": ("",), "huber_delta": (0.0, -1.0, NAN), "stages": ([], ({"epochs": 3},), (TrainingConfig(),), None),
+    "weight_decay": (-1e-3, NAN), "validate_every": (-1, 1.5, None),
 }
 
 
@@ -36,8 +39,69 @@ def test_wrong_options(name: str, value: Any) -> None:
 
 
 def test_edges_of_what_is_allowed() -> None:
-    TrainingConfig(epochs=1, batch_size=1, patience=1, seed=0, learning_rate=0, energy_weight=0, forces_weight=0,
-                   ema_decay=0, validation_fraction=0.99)
+    TrainingConfig(epochs=1, batch_size=1, patience=1, seed=0, learning_rate=0, energy_weight=0, ema_decay=0)
+    with pytest.raises(OptionError, match="nothing would be learned"):
+        TrainingConfig(energy_weight=0, forces_weight=0)
+
+
+class TestTables:
+    """What a recipe says of the training."""
+
+    def test_stages_inherit(self) -> None:
+        config = TrainingConfig.from_dict({"forces_weight": 7.0, "epochs": 3, "batch_size": 2, "stages": [
+            {"learning_rate": 0.1}, {"epochs": 1, "forces_weight": 8.0, "schedule": "plateau"}]})
+        assert config.batch_size == 2
+        assert config.parts == (Stage(epochs=3, forces_weight=7.0, learning_rate=0.1),
+                                Stage(epochs=1, forces_weight=8.0, schedule="plateau"))
+        assert TrainingConfig.from_dict({"epochs": 5, "energy_loss": "mae"}).parts == (
+            Stage(epochs=5, energy_loss="mae"),)
+
+    @pytest.mark.parametrize(("table", "message"), [
+        ({"epoch": 3}, r"\[training\] has no option epoch; known: batch_size"),
+        ({"stages": [{"batch_size": 3}]}, r"\[training.stages\] has no option batch_size"),
+        ({"stages": {"epochs": 3}}, "stages must be tables"), ({"stages": 3}, "stages must be tables"),
+        ({"stages": [{"epochs": 0}]}, "epochs must be a whole number from 1")])
+    def test_errors(self, table: dict[str, Any], message: str) -> None:
+        with pytest.raises(OptionError, match=message):
+            TrainingConfig.from_dict(table)
+
+
+class TestPlan:
+    def test_every_structure_once_an_epoch_whatever_the_number_of_processes(self) -> None:
+        plan = Plan(TrainingConfig(epochs=3, batch_size=4, seed=5), 10, "mace")
+        assert (plan.epoch_steps, plan.steps, plan.round, plan.rounds) == (3, 9, 3, 3)
+        epochs = [[plan.indices(step) for step in range(3 * e, 3 * e + 3)] for e in range(3)]
+        for epoch in epochs:
+            assert sorted(i for batch in epoch for i in batch) == list(range(10))
+            assert [len(batch) for batch in epoch] == [4, 4, 2]
+        assert epochs[0] != epochs[1]
+        assert plan.indices(0) == epochs[0][0]  # by the number of the step alone
+        for step in range(9):
+            shares = [plan.indices(step, rank, 2) for rank in range(2)]
+            assert sorted(i for share in shares for i in share) == sorted(plan.indices(step))
+        assert all(len(plan.indices(2, rank, 4)) == 1 for rank in range(4))  # two structures for four processes
+
+    def test_rates_and_stages(self) -> None:
+        stages = (Stage(epochs=2, learning_rate=0.1, warmup_steps=2), Stage(epochs=1, schedule="constant"))
+        plan = Plan(TrainingConfig(stages=stages, batch_size=5), 10, "transip")
+        assert [plan.stage_index(step) for step in range(7)] == [0, 0, 0, 0, 1, 1, 1]
+        assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, 0.003, 0.003])
+
+    def test_a_plateau_lowers_the_rate_and_is_resumed(self) -> None:
+        config = TrainingConfig(epochs=100, schedule="plateau", learning_rate=1.0)
+        plan = Plan(config, 5, "mace")
+        for step, score in enumerate([3.0, 2.0, *[2.5] * 5]):
+            plan.validated(step, score)
+            assert plan.rate(step + 1) == 1.0
+        plan.validated(7, 2.5)
+        assert plan.rate(8) == pytest.approx(0.8)
+        again = Plan(config, 5, "mace")
+        again.load_state_dict(plan.state_dict())
+        assert again.rate(8) == pytest.approx(0.8)
+
+    def test_rounds(self) -> None:
+        plan = Plan(TrainingConfig(epochs=3, validate_every=4), 50, "mace")
+        assert (plan.steps, plan.round, plan.rounds) == (30, 4, 8)
 
 
 class TestSplit:
@@ -67,9 +131,8 @@ class TestDataset:
         assert torch.cat([b.energy for b in batches]).tolist() == [e.energy for e in examples]
         assert batches[0].graph.num_structures == 6
         assert batches[0].sizes.tolist() == [3.0] * 6
-        shuffled = torch.cat([b.energy for b in data.batches(6, np.random.default_rng(0))])
-        assert sorted(shuffled.tolist()) == sorted(e.energy for e in examples)
-        assert shuffled.tolist() != [e.energy for e in examples]
+        assert batches[0].stress.isnan().all()
+        assert data.batch([3, 1]).energy.tolist() == [examples[3].energy, examples[1].energy]
 
     def test_neighbours(self, start: Potential) -> None:
         far = Labelled(Structure.create([1, 1, 8], [[0, 0, 0], [0, 0, 1], [0, 0, 50]]), 0.0, np.zeros((3, 3)))
