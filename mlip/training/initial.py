@@ -34,27 +34,61 @@ def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mappi
     Raises:
         OptionError: an isolated atom is missing, or the cutoff reaches no neighbour.
     """
-    numbers = sorted({int(z) for e in examples for z in e.structure.numbers})
-    energies = _fit(examples, numbers) if isolated is None else [_lookup(isolated, z) for z in numbers]
+    seen = _Survey(examples)
+    numbers = seen.numbers
+    energies = seen.fitted() if isolated is None else [_lookup(isolated, z) for z in numbers]
     plain = create(family, numbers, seed, **config)
     neighbors = Dataset(examples, plain).mean_neighbors()
     if neighbors == 0:
         raise OptionError(f"no atom of the data has a neighbour within the cutoff of {plain.cutoff:g} A; is it in "
                           "Angstrom?")
-    measured = {"avg_num_neighbors": max(neighbors, 1.0), **_states(examples)}
+    measured = {"avg_num_neighbors": max(neighbors, 1.0), "charges": tuple(sorted(seen.charges)),
+                "spins": tuple(sorted(seen.spins))}
     known = {field.name for field in dataclasses.fields(plain.model.config)}
     potential = create(family, numbers, seed, **{**{k: v for k, v in measured.items() if k in known}, **config})
     model: Any = potential.model
-    reference = dict(zip(numbers, energies, strict=True))
-    interaction = [(e.energy - sum(reference[int(z)] for z in e.structure.numbers)) / max(len(e.structure), 1)
-                   for e in examples]
-    forces = np.concatenate([np.zeros((0, 3)), *(e.forces for e in examples if e.forces is not None)])
     model.atomic_energies.copy_(torch.tensor([energies] * len(potential.heads), dtype=torch.float64))
-    scale = max(float(np.sqrt(np.mean(forces**2))), 1e-3) if len(forces) else 1.0
     for buffer in (model.scale, *([] if model.conservative else [model.force_scale])):
-        buffer.fill_(scale)
+        buffer.fill_(max(seen.rms_force, 1e-3))
+    interaction = (seen.energies - seen.counts @ np.array(energies)) / np.maximum(seen.counts.sum(axis=1), 1)
     model.shift.fill_(float(np.mean(interaction)))
     return potential
+
+
+class _Survey:
+    """What the constants of a model are made of, from one pass over the data.
+
+    Attributes:
+        numbers: the elements that occur, atomic numbers in ascending order.
+        counts: [B, elements] atoms of each element.
+        energies: [B] eV.
+        rms_force: root mean square of the force components, eV/A; 1 where there are none.
+        charges: total charges that occur.
+        spins: multiplicities that occur.
+    """
+
+    def __init__(self, examples: Sequence[Labelled]) -> None:
+        composition, energies, squares, components = [], [], 0.0, 0
+        self.charges: set[int] = set()
+        self.spins: set[int] = set()
+        for e in examples:
+            composition.append(np.unique(e.structure.numbers, return_counts=True))
+            energies.append(e.energy)
+            if e.forces is not None:
+                squares, components = squares + float(np.sum(e.forces**2)), components + e.forces.size
+            self.charges.add(e.structure.total_charge)
+            self.spins.add(e.structure.multiplicity)
+        self.numbers = sorted({int(z) for numbers, _ in composition for z in numbers})
+        self.counts = np.zeros((len(composition), len(self.numbers)))
+        for row, (numbers, counts) in zip(self.counts, composition, strict=True):
+            row[np.searchsorted(self.numbers, numbers)] = counts
+        self.energies = np.array(energies)
+        self.rms_force = (squares / components) ** 0.5 if components else 1.0
+
+    def fitted(self) -> list[float]:
+        """Return the energies of the elements whose sums are nearest to the energies of the structures."""
+        solution = np.linalg.lstsq(self.counts, self.energies, rcond=None)[0]
+        return [float(x) for x in solution]
 
 
 def separate_isolated(examples: Sequence[Labelled]) -> tuple[dict[str, float], list[Labelled]]:
@@ -77,20 +111,8 @@ def separate_isolated(examples: Sequence[Labelled]) -> tuple[dict[str, float], l
     return energies, others
 
 
-def _states(examples: Sequence[Labelled]) -> dict[str, tuple[int, ...]]:
-    """Return the charges and multiplicities that occur."""
-    structures = [e.structure for e in examples]
-    return {"charges": tuple(sorted({s.total_charge for s in structures})),
-            "spins": tuple(sorted({s.multiplicity for s in structures}))}
-
-
 def _lookup(isolated: Mapping[str, float], z: int) -> float:
     if SYMBOLS[z] not in isolated:
         raise OptionError(f"the energy of the isolated atom {SYMBOLS[z]} is missing; given: {', '.join(isolated)}")
     return isolated[SYMBOLS[z]]
 
-
-def _fit(examples: Sequence[Labelled], numbers: list[int]) -> list[float]:
-    counts = np.array([[np.count_nonzero(e.structure.numbers == z) for z in numbers] for e in examples], dtype=float)
-    solution = np.linalg.lstsq(counts, np.array([e.energy for e in examples]), rcond=None)[0]
-    return [float(x) for x in solution]

@@ -132,7 +132,7 @@ def _quiet() -> Iterator[None]:
     before = [log.level for log in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers|Grad strides do not match bucket")
         for log in loggers:
             log.setLevel(logging.ERROR)
         try:

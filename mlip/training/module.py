@@ -64,6 +64,8 @@ class TrainingModule(LightningModule):
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the training loss became {loss.item()} in step {self.global_step}; "
                                  f"{remedy(self.plan.rate(self.global_step))}")
+        if self.trainer.world_size > 1:  # processes wait for the gradient of every weight, used or not
+            loss = loss + 0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
