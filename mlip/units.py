@@ -1,7 +1,8 @@
 """Unit factors from the exact constants of the 2019 SI, Voigt order and the sign of stress.
 
 Inside mlip: energy eV, length Angstrom, force eV/A, stress eV/A^3 (positive under tension, the sign
-of ASE). OpenMM: kJ/mol, nm. This is the only file that holds conversion constants.
+of ASE). OpenMM: kJ/mol, nm. This is the only file that holds conversion constants. Hartree and Bohr are measured, not
+exact: CODATA 2022.
 
 ASE ships the CODATA 2014 constants, whose eV -> kJ/mol differs from the exact one by 8e-9 relative.
 """
@@ -21,6 +22,14 @@ KJ_PER_MOL_NM_PER_EV_A = KJ_PER_MOL_PER_EV / NM_PER_ANGSTROM
 GPA_PER_EV_A3 = ELEMENTARY_CHARGE * 1e30 / 1e9
 KB_EV = BOLTZMANN / ELEMENTARY_CHARGE  # eV/K
 
+HARTREE = 27.211386245981  # eV
+BOHR = 0.529177210544  # A
+
+ENERGY_UNITS = {"eV": 1.0, "meV": 1e-3, "Hartree": HARTREE, "Ry": HARTREE / 2, "kcal/mol": 4.184 / KJ_PER_MOL_PER_EV,
+                "kJ/mol": 1.0 / KJ_PER_MOL_PER_EV}  # in eV
+LENGTH_UNITS = {"Angstrom": 1.0, "Bohr": BOHR, "nm": 1.0 / NM_PER_ANGSTROM}  # in A
+STRESS_UNITS = {"eV/Angstrom^3": 1.0, "GPa": 1.0 / GPA_PER_EV_A3, "kbar": 0.1 / GPA_PER_EV_A3}  # in eV/A^3
+
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # xx, yy, zz, yz, xz, xy
 
 
@@ -35,3 +44,12 @@ def to_voigt(stress: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     s = np.asarray(stress, dtype=np.float64)
     return np.stack([0.5 * (s[..., i, j] + s[..., j, i]) for i, j in VOIGT], axis=-1)
+
+
+def from_voigt(components: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the symmetric tensors [..., 3, 3] of Voigt components [..., 6], in the same unit."""
+    c = np.asarray(components, dtype=np.float64)
+    stress = np.empty((*c.shape[:-1], 3, 3))
+    for k, (i, j) in enumerate(VOIGT):
+        stress[..., i, j] = stress[..., j, i] = c[..., k]
+    return stress

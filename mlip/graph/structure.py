@@ -54,8 +54,8 @@ class Structure:
     @property
     def volume(self) -> float | None:
         """Volume of the user's cell in A^3; None where no direction is periodic or the cell is flat."""
-        volume = abs(float(np.linalg.det(self.cell)))
-        return volume if self.pbc.any() and volume > 1e-6 else None
+        volume = abs(float(np.linalg.det(self.cell))) if self.pbc.any() else 0.0
+        return volume if volume > 1e-6 else None
 
     @classmethod
     def create(cls, numbers: ArrayLike, positions: ArrayLike, cell: ArrayLike | None = None,
@@ -109,14 +109,14 @@ def _numbers(numbers: ArrayLike) -> NDArray[np.int64]:
 
 
 def _finite(array: NDArray[np.float64], name: str) -> None:
-    bad = np.unique(np.nonzero(~np.isfinite(array))[0])
-    if bad.size:
+    if not np.isfinite(array).all():
+        bad = np.unique(np.nonzero(~np.isfinite(array))[0])
         raise StructureError(f"NaN or infinite values in {name} {bad[:10].tolist()}")
 
 
 def _bounded(array: NDArray[np.float64], name: str) -> None:
-    far = np.unique(np.nonzero(np.abs(array) > MAX_LENGTH)[0])
-    if far.size:
+    if array.size and np.abs(array).max() > MAX_LENGTH:
+        far = np.unique(np.nonzero(np.abs(array) > MAX_LENGTH)[0])
         raise StructureError(f"{name} {far[:10].tolist()} have coordinates beyond {MAX_LENGTH:g} A; in "
                              "dynamics, the system has exploded: use a shorter time step or relax it first")
 
@@ -127,6 +127,8 @@ def _cell(cell: ArrayLike | None, pbc: bool | ArrayLike) -> tuple[NDArray[np.flo
         raise StructureError(f"pbc must be one flag or three, True or False; {pbc!r} of shape {flags.shape} "
                              "was given")
     periodic = np.array(np.broadcast_to(flags.astype(bool), (3,)))
+    if cell is None and not periodic.any():
+        return np.zeros((3, 3)), periodic
     h = np.zeros((3, 3)) if cell is None else _floats(cell, "cell")
     if h.shape == (3,):
         h = np.diag(h)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ase import Atoms
 
 from mlip.errors import StructureError
@@ -20,7 +23,16 @@ def structure_of(atoms: Atoms) -> Structure:
     """
     if not isinstance(atoms, Atoms):
         raise StructureError(f"expected ase.Atoms, got {type(atoms).__name__}")
-    info = atoms.info
+    state = state_of(atoms.info)
+    return Structure.create(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, **state)
+
+
+def state_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return charge, spin and head as `Structure.create` takes them; the keys of `info` as in `structure_of`.
+
+    Raises:
+        StructureError: values that contradict each other, or no charge where there is a key for it.
+    """
     given = [info[key] for key in ("spin_multiplicity", "spin") if info.get(key)]  # 0 stands for not given
     if len({str(spin) for spin in given}) > 1:
         raise StructureError(f"info['spin_multiplicity'] and info['spin'] contradict each other: {given}")
@@ -28,8 +40,7 @@ def structure_of(atoms: Atoms) -> Structure:
     if "charge" in info and charge is None:
         raise StructureError("info['charge'] must be a whole number; None was given: leave the key out where the "
                              "charge is not known")
-    return Structure.create(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc,
-                            charge=charge, spin=given[0] if given else None, head=info.get("head"))
+    return {"charge": charge, "spin": given[0] if given else None, "head": info.get("head")}
 
 
 def require_atoms(atoms: Atoms) -> Structure:
