@@ -164,7 +164,8 @@ class TestDenoising:
     def denoised(self, direct: Potential, graph: AtomGraph, noise: Denoising) -> tuple[Tensor, Tensor]:
         assert isinstance(direct.model, DirectEquiformerV3)
         with torch.no_grad():
-            return direct.model.denoised(graph, noise)
+            found = direct.model.denoised(graph, noise)
+        return found.interaction, found.forces
 
     def test_nothing_moved(self, direct: Potential, graph: AtomGraph) -> None:
         """Forces of atoms that were not moved do not enter, not even NaN."""
@@ -173,6 +174,18 @@ class TestDenoising:
             energies, forces = self.denoised(direct, graph, Denoising(known, torch.zeros(graph.num_atoms) > 0))
             assert energies.equal(expected.interaction)
             assert forces.equal(expected.forces)
+
+    def test_structures_beside_noised_ones(self, direct: Potential, graph: AtomGraph) -> None:
+        """Where no atom was moved, everything is as `predict` has it."""
+        assert isinstance(direct.model, DirectEquiformerV3)
+        noise, first = self.noise(graph, 1.0), graph.batch == 0
+        assert not first.all()
+        with torch.no_grad():
+            found, plain = direct.model.denoised(graph, replace(noise, moved=first)), direct.model.predict(graph)
+        torch.testing.assert_close(found.interaction[~first], plain.interaction[~first], rtol=0, atol=1e-13)
+        torch.testing.assert_close(found.forces[~first], plain.forces[~first], rtol=0, atol=1e-13)
+        torch.testing.assert_close(found.stress[1], plain.stress[1], rtol=0, atol=1e-13)
+        assert not torch.allclose(found.stress[0], plain.stress[0])
 
     def test_moved_atoms_use_the_other_head(self, direct: Potential, graph: AtomGraph) -> None:
         noise = self.noise(graph)
@@ -221,8 +234,8 @@ class TestDenoising:
     def test_its_weights_are_trained(self, graph: AtomGraph) -> None:
         model = small().model.requires_grad_(True)
         assert isinstance(model, DirectEquiformerV3)
-        energies, vectors = model.denoised(graph, self.noise(graph))
-        (energies.sum() + vectors.square().sum()).backward()
+        found = model.denoised(graph, self.noise(graph))
+        (found.interaction.sum() + found.forces.square().sum()).backward()
         without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
         order_2 = {f"{layer}.{part}.1" for layer in ("first", "second") for part in ("real", "imaginary")}
         heads = {f"{head}.{name}" for head in ("forces", "denoise") for name in ("project.bias", *order_2)}
@@ -245,9 +258,8 @@ class TestDenoising:
         """NaN where atoms were not moved harms no derivative either."""
         model, noise = small().model.requires_grad_(True), self.noise(graph)
         assert isinstance(model, DirectEquiformerV3)
-        energies, vectors = model.denoised(graph, replace(noise, forces=noise.forces.masked_fill(
-            ~noise.moved[:, None], torch.nan)))
-        (energies.sum() + vectors.sum()).backward()
+        found = model.denoised(graph, replace(noise, forces=noise.forces.masked_fill(~noise.moved[:, None], torch.nan)))
+        (found.interaction.sum() + found.forces.sum()).backward()
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
     def test_without(self, graph: AtomGraph) -> None:

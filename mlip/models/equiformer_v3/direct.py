@@ -58,11 +58,9 @@ class DirectEquiformerV3(EquiformerV3):
         """Return energies, forces and stress of a batch."""
         edges = self.neighbourhood(graph)
         x = self.features(graph, edges)
-        stress = symmetric_matrix(self.stress(x, graph.batch, atoms_of(graph, x)))
-        return DirectPrediction(self.energies(graph, x), self.force_scale * self._vectors(self.forces, x, edges),
-                                self.stress_scale * stress)
+        return DirectPrediction(self.energies(graph, x), self._forces(x, edges), self._stress(graph, x))
 
-    def denoised(self, graph: AtomGraph, noise: Denoising) -> tuple[Tensor, Tensor]:
+    def denoised(self, graph: AtomGraph, noise: Denoising) -> DirectPrediction:
         """Return what is trained on a structure with moved atoms.
 
         The forces before the move enter the features of the moved atoms as component-normalised harmonics of their
@@ -73,8 +71,8 @@ class DirectEquiformerV3(EquiformerV3):
             noise: which were moved, and their forces.
 
         Returns:
-            Interaction energies [N] in eV; and [N, 3], for moved atoms the prediction of the displacement over the
-            standard deviation of the noise, for others the force in eV/A.
+            What `predict` does of structures without moved atoms. For moved atoms, the prediction of the displacement
+            over the standard deviation of the noise takes the place of the force.
 
         Raises:
             OptionError: a model without denoising.
@@ -89,9 +87,16 @@ class DirectEquiformerV3(EquiformerV3):
         signal = spherical_harmonics(direction, self.config.lmax, self.backend) * size / sqrt(3)
         x = self.embed(self.element_index(graph.numbers), edges)
         x = self._behind_blocks(x + torch.where(moved, self.force_embedding(signal.unsqueeze(2)), 0.0), edges)
-        vectors = torch.where(noise.moved[:, None], self._vectors(self.denoise, x, edges),
-                              self.force_scale * self._vectors(self.forces, x, edges))
-        return self.energies(graph, x), vectors
+        vectors = torch.where(noise.moved[:, None], self._vectors(self.denoise, x, edges), self._forces(x, edges))
+        return DirectPrediction(self.energies(graph, x), vectors, self._stress(graph, x))
+
+    def _forces(self, x: Tensor, edges: Neighbourhood) -> Tensor:
+        """Return [N, 3], eV/A."""
+        return self.force_scale * self._vectors(self.forces, x, edges)
+
+    def _stress(self, graph: AtomGraph, x: Tensor) -> Tensor:
+        """Return [B, 3, 3], eV/A^3."""
+        return self.stress_scale * symmetric_matrix(self.stress(x, graph.batch, atoms_of(graph, x)))
 
     def _vectors(self, head: GraphAttention, x: Tensor, edges: Neighbourhood) -> Tensor:
         """Return [N, 3], the result of degree 1 of a head."""
