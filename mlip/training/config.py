@@ -13,6 +13,42 @@ from mlip.training.losses import LOSSES
 SCHEDULES = ("cosine", "plateau", "constant")
 RATES = {"mace": 0.01, "equiformer_v3": 0.002, "transip": 0.003}  # found to learn fast and not to diverge
 
+MOST_MOVED = 0.75  # share of the atoms of a structure, beyond which too little is left to put them back
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """Training of a direct EquiformerV3 on structures whose atoms were moved (DeNS, arXiv 2403.09549).
+
+    The defaults are those of EquiformerV3 (arXiv 2604.09130), which took `max_force=2.5` for OMat24: of molecules at
+    room temperature that leaves few.
+
+    Attributes:
+        probability: that a structure is noised.
+        std: of the displacements, normally distributed, A.
+        fraction: of its atoms that are moved; each is with this probability. A structure of which more than three
+            quarters were drawn is left as it is.
+        max_force: structures with a larger force are left as they are, eV/A; None for no limit.
+        weight: of the mean length of the errors of the displacements, in units of `std`.
+    """
+
+    probability: float = 0.5
+    std: float = 0.025
+    fraction: float = 0.5
+    max_force: float | None = None
+    weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("probability", 1.0), ("std", 0.5), ("fraction", MOST_MOVED), ("max_force", math.inf),
+                           ("weight", math.inf)):
+            value = getattr(self, name)
+            if name == "max_force" and value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 < value <= most or math.isinf(value):
+                above = "" if math.isinf(most) else f" and at most {most:g}"
+                raise OptionError(f"denoising: {name} must be a number above 0{above}; {value!r} was given")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -68,6 +104,7 @@ class TrainingConfig(Stage):
         latent_weight: weight of what the embeddings of two orientations are apart, for models that learn rotations
             (`mlip.training.objective.TwoViews`).
         torque_weight: weight of the derivative of the energy by a rotation, 1/eV, for the same models.
+        denoising: how structures are noised, for direct EquiformerV3 made with denoising=True; None for not at all.
         patience: the last stage ends after so many validations without a better loss.
         validate_every: steps between two validations, after each of which the state is written; 0 for an epoch.
         seed: of the order of the batches, and of everything else that is drawn at random.
@@ -80,6 +117,7 @@ class TrainingConfig(Stage):
     max_gradient: float = 10.0
     latent_weight: float = 0.0
     torque_weight: float = 0.0
+    denoising: DenoisingConfig | None = None
     patience: int = 50
     validate_every: int = 0
     seed: int = 0
@@ -90,6 +128,8 @@ class TrainingConfig(Stage):
             raise OptionError(f"training: stages must be a tuple of Stage; {self.stages!r} was given")
         if not self.ema_decay < 1:
             raise OptionError(f"training: ema_decay must lie between 0 and 1; {self.ema_decay!r} was given")
+        if self.denoising is not None and not isinstance(self.denoising, DenoisingConfig):
+            raise OptionError(f"training: denoising must be a DenoisingConfig or None; {self.denoising!r} was given")
 
     @property
     def parts(self) -> tuple[Stage, ...]:
@@ -108,6 +148,9 @@ class TrainingConfig(Stage):
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise OptionError(f"training: stages must be tables, [[training.stages]]; {tables!r} was given")
         _check_known(values, cls, "training")
+        if "denoising" in values:
+            _check_known(values["denoising"], DenoisingConfig, "training.denoising")
+            values["denoising"] = DenoisingConfig(**values["denoising"])
         shared = {f.name: values[f.name] for f in dataclasses.fields(Stage) if f.name in values}
         for table in tables:
             _check_known(table, Stage, "training.stages")
@@ -132,7 +175,9 @@ def _check(name: str, value: Any, default: Any) -> None:
                           f"family; {value!r} was given")
 
 
-def _check_known(values: dict[str, Any], kind: type, table: str) -> None:
+def _check_known(values: Any, kind: type, table: str) -> None:
+    if not isinstance(values, dict):
+        raise OptionError(f"[{table}] must be a table; {values!r} was given")
     known = sorted({f.name for f in dataclasses.fields(kind)})
     unknown = sorted(set(values) - set(known))
     if unknown:

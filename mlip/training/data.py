@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from mlip.checkpoints import Potential
 from mlip.errors import OptionError
-from mlip.graph import AtomGraph
+from mlip.graph import AtomGraph, Structure
 from mlip.graph.labelled import Labelled
 from mlip.neighbors import neighbor_list
 
@@ -30,6 +29,7 @@ class Batch:
         forces: [N, 3] float64, eV/A; NaN where they are not known.
         stress: [B, 3, 3] float64, eV/A^3; NaN where it is not known.
         sizes: [B] float64, atoms of each structure.
+        structures: B, of which the graph was made; none for graphs that were made of another graph.
     """
 
     graph: AtomGraph
@@ -37,10 +37,12 @@ class Batch:
     forces: Tensor
     stress: Tensor
     sizes: Tensor
+    structures: tuple[Structure, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
-        return Batch(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+        return Batch(*(part.to(device) for part in (self.graph, self.energy, self.forces, self.stress, self.sizes)),
+                     structures=self.structures)
 
 
 class Dataset:
@@ -62,7 +64,8 @@ class Dataset:
         labels = ([e.energy for e in chosen], np.concatenate(forces), np.stack(stress),
                   [len(e.structure) for e in chosen])
         device = graph.positions.device
-        return Batch(graph, *(torch.as_tensor(label, dtype=torch.float64, device=device) for label in labels))
+        return Batch(graph, *(torch.as_tensor(label, dtype=torch.float64, device=device) for label in labels),
+                     structures=tuple(e.structure for e in chosen))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all examples in batches, in their order."""

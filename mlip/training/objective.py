@@ -24,12 +24,16 @@ def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
 
     Raises:
         OptionError: weights of symmetry for a model that is symmetric by construction; a weight of the torque for one
-            whose forces are derivatives of no energy.
+            whose forces are derivatives of no energy; `denoising` for a model that was not made for it.
     """
+    if model.rotation_invariant and (config.latent_weight or config.torque_weight):
+        raise OptionError("training: latent_weight and torque_weight are for models that learn rotations; those of "
+                          f"the family {model.config.family} know them: leave both at 0")
+    if config.denoising is not None:
+        from mlip.training.denoising import DenoisingObjective  # is an Objective itself
+
+        return DenoisingObjective(model, config)
     if model.rotation_invariant:
-        if config.latent_weight or config.torque_weight:
-            raise OptionError("training: latent_weight and torque_weight are for models that learn rotations; those of "
-                              f"the family {model.config.family} know them: leave both at 0")
         return Objective(config)
     assert isinstance(model, TransIP)
     if not model.conservative and config.torque_weight:

@@ -24,7 +24,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "torque_weight": (-0.5, None), "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
     "schedule": ("linear", None), "warmup_steps": (-1, 0.5), "energy_loss": ("rmse", 1), "forces_loss": ("L2", None),
     "stress_loss": ("",), "huber_delta": (0.0, -1.0, NAN), "stages": ([], ({"epochs": 3},), (TrainingConfig(),), None),
-    "weight_decay": (-1e-3, NAN), "validate_every": (-1, 1.5, None),
+    "denoising": (True, {"probability": 0.5}), "weight_decay": (-1e-3, NAN), "validate_every": (-1, 1.5, None),
 }
 
 
