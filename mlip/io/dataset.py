@@ -33,7 +33,8 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
     """
     keys, units = keys or Keys(), units or Units()
     used: Names | None = None
-    stress = i = -1
+    volumes = stresses = 0
+    i = -1
     name = Path(path).name
     for i, frame in enumerate(iter_frames(path)):
         where = f"structure {i} of {name}"
@@ -45,11 +46,13 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
             raise DataError(f"{where} has its labels under {', '.join(names)}, those before it under "
                             f"{', '.join(used)}; labels of two methods do not mix: name the right ones by "
                             "energy_key and forces_key")
-        stress = max(stress, i) if frame.info.get(names.stress) is not None else stress
-        yield labelled(frame, names, keys, units, forces, where)
+        entry = labelled(frame, names, keys, units, forces, where)
+        volumes += entry.structure.volume is not None
+        stresses += entry.stress is not None
+        yield entry
     if i < 0:
         raise DataError(f"{path} holds no structures")
-    if keys.stress and stress < 0:
+    if keys.stress and volumes and not stresses:
         raise DataError(f"{path} has no stress under {keys.stress} in any structure; virials are not read: "
                         "stress = -virial / volume, positive under tension")
 

@@ -64,9 +64,7 @@ def iter_frames(path: str | Path) -> Iterator[Frame]:
         DataError: no such file, or one that cannot be read.
     """
     source = Path(path).expanduser()
-    if not source.is_file() and not (source.is_dir() and lmdb_files(source)):
-        raise DataError(f"there is no file {source}" + (": it is a folder without LMDB files (*.aselmdb)"
-                                                        if source.is_dir() else ""))
+    files_of(source)
     count = 0
     try:
         for frame in _frames(source):
@@ -77,6 +75,19 @@ def iter_frames(path: str | Path) -> Iterator[Frame]:
     except Exception as error:  # ASE's readers raise whatever the content makes them stumble over
         raise DataError(f"{source} cannot be read as structures, from number {count} on: {type(error).__name__}: "
                         f"{error}") from None
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that `iter_frames` reads: one, or those of a folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = lmdb_files(path) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise DataError(f"there is no file {path}" + (": it is a folder without LMDB files (*.aselmdb)"
+                                                      if path.is_dir() else ""))
+    return files
 
 
 def _frames(path: Path) -> Iterator[Frame]:

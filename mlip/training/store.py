@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlip.errors import DataError
 from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
-from mlip.training.duplicates import marks
+from mlip.training.duplicates import marks, repeated
 
 FORMAT = 1
 UNKNOWN = -(2**31)  # a charge or spin that was not given
@@ -105,6 +105,19 @@ class FrameStore(Sequence[Labelled]):
         """Return the structures at these places of this sequence; nothing is read."""
         return FrameStore(self.folder, self._content, self._arrays, self.indices[np.asarray(indices, dtype=np.int64)])
 
+    def joined(self, *others: FrameStore) -> FrameStore:
+        """Return the structures of this and other sequences of the same folder in turn.
+
+        Raises:
+            DataError: another folder.
+        """
+        for other in others:
+            if other.folder != self.folder:
+                raise DataError(f"structures of {other.folder} and of {self.folder} are no parts of one data set; pack "
+                                "them into one folder")
+        return FrameStore(self.folder, self._content, self._arrays,
+                          np.concatenate([store.indices for store in (self, *others)]))
+
     @property
     def fingerprint(self) -> str:
         """Sha256 of the structures and labels in their order."""
@@ -121,6 +134,20 @@ class FrameStore(Sequence[Labelled]):
     def config_types(self) -> tuple[str, ...]:
         """Names of the groups; `column("config_type")` are places in it."""
         return tuple(self._content["config_types"])
+
+    @property
+    def elements(self) -> NDArray[np.int64]:
+        """[k] atomic numbers that occur in the folder, in order."""
+        return np.array(self._content["elements"], dtype=np.int64)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of structures in the folder from each file."""
+        return dict(self._content["sources"])
+
+    def repeats(self) -> NDArray[np.int64]:
+        """Return [n] the first place in this sequence with the same atoms and lattice, see `duplicates`."""
+        return repeated(self.column("marks"), self.column("atoms"), lambda i: self[i].structure)
 
     def origin(self, index: int) -> str:
         """Return in words where a structure of this sequence comes from."""
@@ -210,7 +237,7 @@ def _write(folder: Path, sources: Mapping[str, Iterable[Labelled]]) -> dict[str,
     """Write the flat files and return the content of `store.json`."""
     heads: dict[str, int] = {}
     config_types: dict[str, int] = {}
-    digest, counts, atoms = hashlib.sha256(), [], 0
+    digest, counts, atoms, seen = hashlib.sha256(), [], 0, np.zeros(256, dtype=bool)
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {
             name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in ("frames", *ATOMS)}
@@ -227,13 +254,15 @@ def _write(folder: Path, sources: Mapping[str, Iterable[Labelled]]) -> dict[str,
                     files[part].write(content)
                     digest.update(content)
                 atoms += len(frame.structure)
+                seen[frame.structure.numbers] = True
                 count += 1
             counts.append((name, count))
     digest.update(json.dumps([list(heads), list(config_types)]).encode())
     if not atoms:
         raise DataError("there are no labelled structures to pack")
     return {"format": FORMAT, "frames": sum(count for _, count in counts), "atoms": atoms, "sources": counts,
-            "heads": list(heads), "config_types": list(config_types), "sha256": digest.hexdigest()}
+            "elements": np.flatnonzero(seen).tolist(), "heads": list(heads), "config_types": list(config_types),
+            "sha256": digest.hexdigest()}
 
 
 def _record(frame: Labelled, first: int, heads: dict[str, int], config_types: dict[str, int]) -> NDArray[Any]:
