@@ -9,11 +9,11 @@ from mlip._lazy import lazy
 if TYPE_CHECKING:
     from mlip.training.config import Stage, TrainingConfig
     from mlip.training.data import Dataset, split
+    from mlip.training.driver import check, run
     from mlip.training.initial import initial_potential, separate_isolated
     from mlip.training.loop import train
     from mlip.training.metrics import Errors, errors
     from mlip.training.recipe import Recipe
-    from mlip.training.run import check, run
     from mlip.training.sources import DataConfig
 
 _HOMES = {
@@ -22,7 +22,7 @@ _HOMES = {
     "initial_potential": "mlip.training.initial", "separate_isolated": "mlip.training.initial",
     "train": "mlip.training.loop",
     "Errors": "mlip.training.metrics", "errors": "mlip.training.metrics",
-    "Recipe": "mlip.training.recipe", "check": "mlip.training.run", "run": "mlip.training.run",
+    "Recipe": "mlip.training.recipe", "check": "mlip.training.driver", "run": "mlip.training.driver",
     "DataConfig": "mlip.training.sources",
 }
 

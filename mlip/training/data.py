@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from mlip.graph import AtomGraph, Structure
 from mlip.graph.labelled import Labelled
 from mlip.neighbors import neighbor_list
 
+Example = TypeVar("Example")
 SAMPLE = 1000  # structures from which a mean number of neighbours is taken
 
 
@@ -41,8 +43,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
-        return Batch(*(part.to(device) for part in (self.graph, self.energy, self.forces, self.stress, self.sizes)),
-                     structures=self.structures)
+        energy, forces, stress, sizes = (x.to(device) for x in (self.energy, self.forces, self.stress, self.sizes))
+        return Batch(self.graph.to(device), energy, forces, stress, sizes, self.structures)
 
 
 class Dataset:
@@ -59,13 +61,14 @@ class Dataset:
         """Return some of the examples as one batch."""
         chosen = [self.examples[i] for i in indices]
         graph = self.potential.graph([e.structure for e in chosen])
-        forces = [np.full((len(e.structure), 3), np.nan) if e.forces is None else e.forces for e in chosen]
-        stress = [np.full((3, 3), np.nan) if e.stress is None else e.stress for e in chosen]
-        labels = ([e.energy for e in chosen], np.concatenate(forces), np.stack(stress),
+        labels = ([e.energy for e in chosen],
+                  np.concatenate([np.full((len(e.structure), 3), np.nan) if e.forces is None else e.forces
+                                  for e in chosen]),
+                  np.stack([np.full((3, 3), np.nan) if e.stress is None else e.stress for e in chosen]),
                   [len(e.structure) for e in chosen])
         device = graph.positions.device
-        return Batch(graph, *(torch.as_tensor(label, dtype=torch.float64, device=device) for label in labels),
-                     structures=tuple(e.structure for e in chosen))
+        energy, forces, stress, sizes = (torch.as_tensor(label, dtype=torch.float64, device=device) for label in labels)
+        return Batch(graph, energy, forces, stress, sizes, tuple(e.structure for e in chosen))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all examples in batches, in their order."""
@@ -94,8 +97,8 @@ def fingerprint(examples: Sequence[Labelled]) -> str:
     return digest.hexdigest()
 
 
-def split(examples: Sequence[Labelled], fraction: float, seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    """Return (training, validation) examples, drawn at random.
+def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Return (training, validation) examples, or indices of a range of them, drawn at random.
 
     Args:
         examples: at least two.

@@ -25,8 +25,8 @@ class Noised:
     """A batch with moved atoms.
 
     Attributes:
-        batch: with neighbour lists of the new positions, and the labels of the old ones; without the stress of structures
-            that were noised.
+        batch: with neighbour lists of the new positions, and the labels of the old ones; without the stress of
+            structures that were noised.
         moved: [N] bool, which atoms were moved.
         target: [N, 3], displacements over their standard deviation; 0 for atoms that were not moved.
     """

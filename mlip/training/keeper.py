@@ -28,8 +28,8 @@ SYMMETRY_STRUCTURES, SYMMETRY_ROTATIONS = 8, 16  # that the card of a model whic
 class Keeper(Callback):
     """Validates after each round, keeps the best model and the state, and ends the run when it no longer improves.
 
-    Files: `best.mlip`, the averaged weights with the smallest validation loss of the last stage begun; `last.ckpt`, from
-    which the run continues; `log.csv`, a row for each round.
+    Files: `best.mlip`, the averaged weights with the smallest validation loss of the last stage begun; `last.ckpt`,
+    from which the run continues; `log.csv`, a row for each round.
     """
 
     def __init__(self, folder: Path, module: TrainingModule, validation: Dataset, info: ModelInfo,

@@ -1,0 +1,85 @@
+"""`Recipe`: a training run as a TOML file, and `run`, which does what it says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlip.checkpoints import ModelInfo
+from mlip.errors import OptionError
+from mlip.training.config import TrainingConfig
+from mlip.training.sources import DataConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CARD = ("name", "licence", "citation", "training_data", "description")
+TABLES = ("data", "model", "training", "card")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained on what, and how.
+
+    Attributes:
+        data: files and the names and units of their labels.
+        model: `family` (default `"mace"`) and fields of its configuration, `cutoff` and `dtype` among them.
+        training: the course of the run.
+        card: fields of `mlip.checkpoints.ModelInfo` that the trained model gets: name, licence, citation, training_data
+            and description.
+        base: folder that relative paths start from.
+    """
+
+    data: DataConfig
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    card: Mapping[str, str] = field(default_factory=dict)
+    base: Path = Path()
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Read a TOML file with the tables `[data]`, `[model]`, `[training]` and `[card]`.
+
+        Raises:
+            OptionError: no such file, no TOML, or something in it that does not exist or is not possible.
+        """
+        source = Path(path).expanduser()
+        try:
+            with source.open("rb") as file:
+                document = tomllib.load(file)
+        except OSError as error:
+            raise OptionError(f"cannot read the recipe {source}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise OptionError(f"{source} is not TOML: {error}") from None
+        return cls.from_dict(document, source.parent)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], base: Path = Path()) -> Recipe:
+        """Make a recipe from tables.
+
+        Raises:
+            OptionError: something in it that does not exist or is not possible.
+        """
+        unknown = sorted(set(document) - set(TABLES))
+        if unknown:
+            raise OptionError(f"a recipe has no table {', '.join(unknown)}; known: {', '.join(TABLES)}")
+        for name, table in document.items():
+            if not isinstance(table, Mapping):
+                raise OptionError(f"[{name}] must be a table; {table!r} was given")
+        if "data" not in document:
+            raise OptionError("the recipe has no table [data]: say which files to train on, train = [\"data.xyz\"]")
+        card = document.get("card", {})
+        strange = sorted(k for k, v in card.items() if k not in CARD or not isinstance(v, str))
+        if strange:
+            raise OptionError(f"[card] takes texts for {', '.join(CARD)}; {', '.join(strange)} was given otherwise")
+        return cls(DataConfig.from_table(document["data"]), dict(document.get("model", {})),
+                   TrainingConfig.from_dict(document.get("training", {})), dict(card), base)
+
+    def info(self) -> ModelInfo:
+        """Return the provenance of the trained model."""
+        return ModelInfo(self.model.get("family", "mace"), **dict[str, Any](self.card))
