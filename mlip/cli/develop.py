@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from mlip.cli.common import Commands, add_average, add_state, add_structure, structure_of
@@ -56,9 +57,11 @@ def _train(options: argparse.Namespace) -> None:
     if options.check:
         print(check(recipe, options.output))
         return
+    first = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"  # of several processes
+    report = print if first else str
     for path in run(recipe, options.output, seeds=options.seeds, devices=options.devices, nodes=options.nodes,
-                    progress=show_progress()):
-        print(f"best model: {path}")
+                    progress=show_progress() and first, report=report):
+        report(f"best model: {path}")
 
 
 def _verify_neighbors(options: argparse.Namespace) -> int:
