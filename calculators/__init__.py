@@ -1,4 +1,4 @@
-"""The ASE calculator; nothing heavy is imported before it is used."""
+"""The ASE calculators; nothing heavy is imported before it is used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ check_single_distribution()  # here too: the other package may own mlip/__init__
 
 if TYPE_CHECKING:
     from mlip.calculators.calculator import MLIPCalculator
+    from mlip.calculators.committee import CommitteeCalculator
 
-_HOMES = {"MLIPCalculator": "mlip.calculators.calculator"}
+_HOMES = {"MLIPCalculator": "mlip.calculators.calculator", "CommitteeCalculator": "mlip.calculators.committee"}
 
-__all__ = ["MLIPCalculator"]
+__all__ = ["CommitteeCalculator", "MLIPCalculator"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

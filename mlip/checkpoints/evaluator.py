@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from mlip.checkpoints.committee import Committee, CommitteePrediction
 from mlip.checkpoints.potential import Potential, Prediction
 from mlip.graph import Structure
 from mlip.neighbors import VerletSkin
@@ -12,7 +15,7 @@ class Evaluator:
 
     The neighbour list is made with `cutoff + skin` and reused until an atom has moved so far, or the
     cell has changed so much, that a pair could be missing; what the model sees is always the exact
-    list for `cutoff`.
+    list for `cutoff`. Copies and pickles leave the list behind; copies share the weights.
     """
 
     def __init__(self, potential: Potential, skin: float = 1.0) -> None:
@@ -29,3 +32,36 @@ class Evaluator:
         """Return the prediction for the structure; see `Potential.evaluate` for the errors."""
         edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
         return self.potential.evaluate([structure], forces=forces, stress=stress, edges=[edges])[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.potential, self.skin.skin)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
+        return type(self)(self.potential, self.skin.skin)
+
+
+class CommitteeEvaluator:
+    """The same for a committee; members of one cutoff share a list."""
+
+    def __init__(self, committee: Committee, skin: float = 1.0) -> None:
+        """Keep the committee and empty lists.
+
+        Args:
+            committee: the models.
+            skin: A, at least 0; 0 rebuilds the lists at every call.
+        """
+        self.committee = committee
+        self.skins = {cutoff: VerletSkin(cutoff, skin) for cutoff in committee.cutoffs}
+        self._skin = skin
+
+    def __call__(self, structure: Structure, *, stress: bool = True) -> CommitteePrediction:
+        """Return the prediction for the structure; see `Committee.evaluate` for the errors."""
+        edges = {cutoff: [skin.update(structure.positions, structure.cell, structure.pbc)]
+                 for cutoff, skin in self.skins.items()}
+        return self.committee.evaluate([structure], stress=stress, edges=edges)[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.committee, self._skin)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CommitteeEvaluator:
+        return type(self)(self.committee, self._skin)
