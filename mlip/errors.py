@@ -92,3 +92,21 @@ class NonFiniteError(MLIPError, ArithmeticError):
 
     def __reduce__(self) -> tuple[type, tuple[str, tuple[int, ...]]]:
         return type(self), (str(self), self.atoms)
+
+
+class UncertaintyError(MLIPError, ArithmeticError):
+    """The members of a committee are too far apart for a simulation to go on.
+
+    Attributes:
+        step: number of the step.
+        atom: index of the atom whose forces differ most.
+        spread: of its force over the members, eV/A.
+        limit: eV/A.
+    """
+
+    def __init__(self, message: str, step: int, atom: int, spread: float, limit: float) -> None:
+        super().__init__(message)
+        self.step, self.atom, self.spread, self.limit = step, atom, spread, limit
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, int, float, float]]:
+        return type(self), (str(self), self.step, self.atom, self.spread, self.limit)

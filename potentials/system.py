@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mlip.checkpoints import Committee, Potential
 from mlip.errors import MissingDependencyError, TopologyError
+from mlip.potentials.committee import create_committee_force
 from mlip.potentials.force import create_force
 
 if TYPE_CHECKING:
@@ -13,10 +15,8 @@ if TYPE_CHECKING:
     import torch
     from openmm.app import Topology
 
-    from mlip.checkpoints import Potential
 
-
-def create_system(topology: Topology, model: Potential | str | Path, *, periodic: bool | None = None,
+def create_system(topology: Topology, model: Potential | Committee | str | Path, *, periodic: bool | None = None,
                   device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                   skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                   head: str | None = None, energy: str = "total",
@@ -29,7 +29,7 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
 
     Args:
         topology: an `openmm.app.Topology`.
-        model: a potential, or the name or path of one.
+        model: a potential, the name or path of one, or a committee, whose mean it is.
         periodic: None: periodic if the topology has a box. True needs one.
         device: see `create_force`, as for all that follow.
         dtype: working precision.
@@ -62,9 +62,12 @@ def create_system(topology: Topology, model: Potential | str | Path, *, periodic
     if periodic and box is None:
         raise TopologyError("periodic=True, but the topology has no box; call "
                             "topology.setPeriodicBoxVectors(...)")
-    force = create_force(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin,
-                         force_group=force_group, charge=charge, spin=spin, head=head, energy=energy, backend=backend,
-                         radial=radial, rotational_average=rotational_average)
+    options: dict[str, Any] = {
+        "periodic": periodic, "device": device, "dtype": dtype, "skin": skin, "force_group": force_group,
+        "charge": charge, "spin": spin, "head": head, "energy": energy, "backend": backend, "radial": radial,
+        "rotational_average": rotational_average}
+    force = (create_committee_force(topology, model, **options) if isinstance(model, Committee) else
+             create_force(topology, model, **options))
     system = openmm.System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)

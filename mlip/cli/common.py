@@ -12,14 +12,23 @@ from mlip.errors import OptionError
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mlip.checkpoints import Potential
+    from mlip.checkpoints import Committee, Potential
 
 Commands = Any  # argparse keeps the type of its sub-parsers private
 
 
-def add_model(command: argparse.ArgumentParser) -> None:
-    """Add --model, --device, --dtype, --backend, --radial, --rotational-average and the options of `add_state`."""
-    command.add_argument("--model", "-m", required=True, help="name or path of a model")
+def add_model(command: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add --model, --device, --dtype, --backend, --radial, --rotational-average and the options of `add_state`.
+
+    Args:
+        command: parser to add them to.
+        several: whether --model may be given several times, for `models_of`.
+    """
+    if several:
+        command.add_argument("--model", "-m", required=True, action="append", help="name or path of a model; given "
+                             "several times, their mean, with the spread of the committee")
+    else:
+        command.add_argument("--model", "-m", required=True, help="name or path of a model")
     command.add_argument("--device", help="cpu, cuda or cuda:<index>")
     command.add_argument("--dtype", help="float32 or float64 (default: that of the file)")
     command.add_argument("--backend", help="auto, compiled or reference (default: auto)")
@@ -54,6 +63,14 @@ def model_of(options: argparse.Namespace) -> Potential:
 
     return load(options.model, device=options.device, dtype=options.dtype, backend=options.backend,
                 radial=options.radial, rotational_average=options.rotational_average)
+
+
+def models_of(options: argparse.Namespace) -> Potential | Committee:
+    """Load the model that the options name, or the committee of several."""
+    from mlip.checkpoints import Committee, load
+
+    settings = {name: getattr(options, name) for name in ("device", "dtype", "backend", "radial", "rotational_average")}
+    return load(options.model[0], **settings) if len(options.model) == 1 else Committee(options.model, **settings)
 
 
 def structures_of(file: Path, options: argparse.Namespace) -> list[Atoms]:

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlip.cli.common import Commands, add_model, add_structure, model_of, show_progress, structure_of, structures_of
+from mlip.cli.common import (
+    Commands,
+    add_model,
+    add_structure,
+    model_of,
+    models_of,
+    show_progress,
+    structure_of,
+    structures_of,
+)
 from mlip.errors import OptionError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlip.checkpoints import Prediction
+    from mlip.simulation import StopRule
 
 
 def add_commands(commands: Commands) -> None:
@@ -28,7 +44,7 @@ def _add_quickstart(commands: Commands) -> None:
 def _add_predict(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="energy, forces and stress of the structures in files")
     predict.add_argument("files", nargs="+", type=Path, help="any format ASE reads")
-    add_model(predict)
+    add_model(predict, several=True)
     predict.add_argument("--output", "-o", type=Path, help="file for the results: .xyz, .extxyz, .traj or .json")
     predict.set_defaults(run=_predict)
 
@@ -48,9 +64,11 @@ def _add_relax(commands: Commands) -> None:
 def _add_md(commands: Commands) -> None:
     md = commands.add_parser("md", help="molecular dynamics in ASE or OpenMM", description="Writes the frames as they "
                              "come, a PDB topology (<output>.topology.pdb), and at the end the last structure with its "
-                             "momenta (<output>.final.xyz), from which another run goes on.")
+                             "momenta (<output>.final.xyz), from which another run goes on. With several models the "
+                             "frames tell how far these are apart (forces_std_max, eV/A), and those kept by "
+                             "--stop-above and --select-above go to <output>.selected.xyz.")
     add_structure(md)
-    add_model(md)
+    add_model(md, several=True)
     md.add_argument("--engine", choices=("ase", "openmm"), default="ase", help="default: %(default)s")
     md.add_argument("--ensemble", choices=("nve", "nvt"), default="nve", help="default: %(default)s")
     md.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
@@ -60,6 +78,10 @@ def _add_md(commands: Commands) -> None:
     md.add_argument("--friction", type=float, default=1.0, help="of the thermostat, 1/ps (default: %(default)s)")
     md.add_argument("--every", type=int, default=10, help="steps between frames (default: %(default)s)")
     md.add_argument("--seed", type=int, default=0)
+    md.add_argument("--stop-above", type=float, metavar="EV_PER_A", help="with several models: stop when their forces "
+                    "on an atom spread more than this")
+    md.add_argument("--select-above", type=float, metavar="EV_PER_A", help="with several models: keep frames for "
+                    "labelling when forces spread more than this")
     md.add_argument("--platform", help="OpenMM platform, e.g. CPU")
     md.add_argument("--output", "-o", type=Path, default=Path("trajectory.xyz"),
                     help="extended XYZ file, overwritten (default: %(default)s)")
@@ -85,24 +107,42 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.output is not None:
         check_target(options.output, (".xyz", ".extxyz", ".traj", ".json"), options.files)
-    potential = model_of(options)
+    model = models_of(options)
     done, failed = [], 0
-    print(f"{'structure':36}{'atoms':>7}{'energy (eV)':>18}{'max force (eV/A)':>18}{'pressure (GPa)':>16}")
+    spreads = f"{'energy std (eV)':>18}{'max force std':>16}" if len(options.model) > 1 else ""
+    print(f"{'structure':36}{'atoms':>7}{'energy (eV)':>18}{'max force (eV/A)':>18}{'pressure (GPa)':>16}{spreads}")
     for file in options.files:
         for i, atoms in enumerate(structures_of(file, options)):
             name = f"{file.name}[{i}]"
             try:
-                p = potential.predict(atoms)
+                p = model.predict(atoms)
             except (StructureError, NonFiniteError) as error:  # the others still count
                 failed += 1
                 print(f"{name:36}{len(atoms):>7}  {type(error).__name__}: {error}")
                 continue
-            done.append(with_results(atoms, p))
+            done.append(_with_spread(with_results(atoms, p), p))
             largest = float(np.linalg.norm(p.forces, axis=1).max(initial=0.0)) if p.forces is not None else 0.0
-            print(f"{name:36}{len(atoms):>7}{p.energy:>18.6f}{largest:>18.6f}{_pressure(p.stress):>16}")
+            print(f"{name:36}{len(atoms):>7}{p.energy:>18.6f}{largest:>18.6f}{_pressure(p.stress):>16}{_spread(p)}")
     if options.output is not None and done:
         print(f"written   {write_structures(options.output, done)}")
     return 1 if failed else 0
+
+
+def _spread(prediction: Prediction) -> str:
+    from mlip.checkpoints import CommitteePrediction
+
+    if not isinstance(prediction, CommitteePrediction):
+        return ""
+    return f"{prediction.energy_std:>18.6f}{prediction.forces_std_max:>16.6f}"
+
+
+def _with_spread(atoms: Atoms, prediction: Prediction) -> Atoms:
+    from mlip.checkpoints import CommitteePrediction
+
+    if isinstance(prediction, CommitteePrediction):
+        atoms.info.update(energy_std=prediction.energy_std, forces_std_max=prediction.forces_std_max)
+        atoms.set_array("forces_std", prediction.forces_std)
+    return atoms
 
 
 def _pressure(stress: object) -> str:
@@ -134,11 +174,31 @@ def _md(options: argparse.Namespace) -> None:
     trajectory, _, final = outputs_of(options.output, [options.file])
     plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
                 ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
-    atoms, potential, progress = structure_of(options), model_of(options), show_progress()
     if options.platform is not None and options.engine != "openmm":
         raise OptionError("--platform is an option of OpenMM; add --engine openmm")
-    record = (run_ase(atoms, potential, plan, trajectory=trajectory, progress=progress) if options.engine == "ase" else
-              run_openmm(atoms, potential, plan, trajectory=trajectory, progress=progress, platform=options.platform))
+    atoms, model, progress = structure_of(options), models_of(options), show_progress()
+    rule = _rule(options)
+    record = (run_ase(atoms, model, plan, trajectory=trajectory, progress=progress, rule=rule)
+              if options.engine == "ase" else
+              run_openmm(atoms, model, plan, trajectory=trajectory, progress=progress, rule=rule,
+                         platform=options.platform))
     print(f"{plan.steps} steps of {plan.timestep} fs in {options.engine} ({plan.ensemble}): mean temperature "
           f"{record.temperature.mean():.1f} K, drift {record.drift():+.4f} meV/atom/ps, "
           f"{record.steps_per_second:.1f} steps/s, written to {trajectory}; to go on, start from {final}")
+    if record.spread is not None:
+        kept = "" if rule is None else f"; frames kept for labelling: {rule.kept}, in {rule.selected}"
+        print(f"forces of {len(options.model)} models spread by {record.spread.max():.4f} eV/A at most{kept}")
+
+
+def _rule(options: argparse.Namespace) -> StopRule | None:
+    """Return the rule that the options describe; None without limits."""
+    from mlip.io.files import check_target
+    from mlip.simulation import StopRule
+
+    if options.stop_above is None and options.select_above is None:
+        return None
+    if len(options.model) == 1:
+        raise OptionError("--stop-above and --select-above need a committee: give --model several times")
+    selected = options.output.with_suffix(".selected.xyz")
+    check_target(selected, inputs=[options.file])
+    return StopRule(options.stop_above, select_above=options.select_above, selected=selected)

@@ -14,10 +14,11 @@ from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from tqdm import tqdm
 
-from mlip.calculators import MLIPCalculator
-from mlip.checkpoints import Potential
+from mlip.calculators import CommitteeCalculator, MLIPCalculator
+from mlip.checkpoints import Committee, Potential
 from mlip.io.ase import require_atoms
 from mlip.simulation.record import Plan, Record, Recorder
+from mlip.simulation.stop_rule import StopRule
 
 
 def with_velocities(atoms: Atoms, temperature: float, seed: int) -> Atoms:
@@ -40,27 +41,30 @@ def moving_copy(atoms: Atoms, plan: Plan) -> Atoms:
     return atoms.copy() if atoms.get_momenta().any() else with_velocities(atoms, plan.temperature, plan.seed)
 
 
-def run_ase(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: str | Path | None = None,
-            progress: bool = False) -> Record:
+def run_ase(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, trajectory: str | Path | None = None,
+            progress: bool = False, rule: StopRule | None = None) -> Record:
     """Run molecular dynamics in ASE.
 
     The thermostat keeps the centre of mass where it is, unless there are constraints.
 
     Args:
         atoms: start. Momenta are kept unless all are zero, else drawn at `plan.temperature`. Its constraints hold.
-        potential: the model.
+        potential: the model; of a committee the mean moves the atoms, and each frame says its largest spread.
         plan: what to do.
         trajectory: file for the frames, written as they come; see `outputs_of` for the files beside it.
         progress: whether to show a bar.
+        rule: checked at every step of a committee.
 
     Raises:
         StructureError: no atoms.
-        OptionError: a trajectory that cannot be written.
+        OptionError: a trajectory that cannot be written, or a rule without committee.
         NonFiniteError: the dynamics ran into NaN or infinity.
+        UncertaintyError: the rule stopped the run.
     """
     require_atoms(atoms)
     moving = moving_copy(atoms, plan)
-    moving.calc = MLIPCalculator(potential)
+    calculator = CommitteeCalculator(potential) if isinstance(potential, Committee) else MLIPCalculator(potential)
+    moving.calc = calculator
     constraints = moving.constraints
     dynamics = _dynamics(moving, plan)
     free = moving.get_number_of_degrees_of_freedom() - (0 if moving.constraints else 3)
@@ -68,11 +72,14 @@ def run_ase(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: str |
 
     def record() -> None:
         recorder.add(dynamics.nsteps * plan.timestep, moving.get_potential_energy(), moving.get_kinetic_energy(),
-                     moving.positions.copy(), moving.cell.array.copy())
+                     moving.positions.copy(), moving.cell.array.copy(),
+                     calculator.predict(moving).forces_std_max if isinstance(calculator, CommitteeCalculator) else None)
 
     start = time.perf_counter()
     with tqdm(total=plan.steps, desc="ASE", unit="step", disable=not progress) as bar:
         dynamics.attach(record, interval=plan.every)
+        if rule is not None:
+            rule.watch(dynamics)
         dynamics.attach(lambda: bar.update(dynamics.nsteps - bar.n), interval=plan.every)
         dynamics.run(plan.steps)
     seconds = time.perf_counter() - start

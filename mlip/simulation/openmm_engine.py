@@ -12,12 +12,14 @@ from ase import Atoms, units
 from tqdm import tqdm
 
 from mlip import errors
-from mlip.checkpoints import Potential
+from mlip.checkpoints import Committee, Potential
 from mlip.errors import MissingDependencyError, MLIPError, NonFiniteError, OptionError, StructureError
 from mlip.io.ase import require_atoms, structure_of
 from mlip.potentials import create_system
 from mlip.simulation.ase_engine import moving_copy
 from mlip.simulation.record import Plan, Record, Recorder
+from mlip.simulation.spread_reporter import SpreadReporter
+from mlip.simulation.stop_rule import StopRule
 from mlip.units import KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
 if TYPE_CHECKING:
@@ -87,8 +89,8 @@ def topology_of(atoms: Atoms) -> Topology:
     return topology
 
 
-def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: str | Path | None = None,
-               progress: bool = False, platform: str | None = None) -> Record:
+def run_openmm(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, trajectory: str | Path | None = None,
+               progress: bool = False, platform: str | None = None, rule: StopRule | None = None) -> Record:
     """Run molecular dynamics in OpenMM.
 
     The integrators of OpenMM keep velocities half a step behind the positions; for NVE they are shifted at the
@@ -98,29 +100,34 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: st
     Args:
         atoms: start. Momenta are kept unless all are zero, else drawn at `plan.temperature`. Masses are
             theirs; charge, spin and head are read from `atoms.info`.
-        potential: the model.
+        potential: the model; of a committee the mean moves the atoms, and each frame says its largest spread.
         plan: what to do.
         trajectory: file for the frames, written as they come; see `outputs_of` for the files beside it.
         progress: whether to show a bar.
         platform: OpenMM platform, e.g. `"CPU"`; by default OpenMM's choice.
+        rule: checked at the frames of a committee, which cost one more evaluation each.
 
     Raises:
         MissingDependencyError: OpenMM is not installed.
         StructureError: no atoms, periodic in one or two directions, or with constraints.
-        OptionError: no such platform, or a trajectory that cannot be written.
+        OptionError: no such platform, a trajectory that cannot be written, or a rule without committee.
         NonFiniteError: the dynamics ran into NaN or infinity.
+        UncertaintyError: the rule stopped the run.
     """
     require_atoms(atoms)
+    if rule is not None and not isinstance(potential, Committee):
+        raise OptionError("a stop rule needs a committee; one model was given")
     if atoms.constraints:
         raise StructureError(f"OpenMM would not keep to the {len(atoms.constraints)} ASE constraint(s) of these "
                              "atoms; drop them with atoms.set_constraint(), or run in ASE")
     moving = openmm_box(moving_copy(atoms, plan))
     context = _context(moving, potential, plan, platform)
     recorder = Recorder(moving, 3 * len(moving) - 3, trajectory)
+    spread = SpreadReporter(rule, potential, moving, plan.every) if isinstance(potential, Committee) else None
     start = time.perf_counter()
     try:
         _shift_velocities(context, moving, plan, -0.5)
-        _integrate(context, recorder, plan, progress)
+        _integrate(context, recorder, plan, progress, spread)
         seconds = time.perf_counter() - start
         _shift_velocities(context, moving, plan, 0.5)
         state = context.getState(energy=True, positions=True, velocities=True)
@@ -134,9 +141,10 @@ def run_openmm(atoms: Atoms, potential: Potential, plan: Plan, *, trajectory: st
     return recorder.finish(moving, plan, state.getPotentialEnergy()._value / KJ_PER_MOL_PER_EV, seconds)
 
 
-def _integrate(context: openmm.Context, recorder: Recorder, plan: Plan, progress: bool) -> None:
+def _integrate(context: openmm.Context, recorder: Recorder, plan: Plan, progress: bool,
+               spread: SpreadReporter | None) -> None:
     """Take all steps of the plan and record every so many."""
-    _record(context, recorder, 0.0)
+    _record(context, recorder, plan, 0, spread)
     done = 0
     with tqdm(total=plan.steps, desc="OpenMM", unit="step", disable=not progress) as bar:
         while done < plan.steps:
@@ -145,7 +153,7 @@ def _integrate(context: openmm.Context, recorder: Recorder, plan: Plan, progress
             done += chunk
             bar.update(chunk)
             if done % plan.every == 0:
-                _record(context, recorder, done * plan.timestep)
+                _record(context, recorder, plan, done, spread)
 
 
 def _typed(text: str, done: int, plan: Plan) -> MLIPError | None:
@@ -160,7 +168,7 @@ def _typed(text: str, done: int, plan: Plan) -> MLIPError | None:
     return kind(f"OpenMM stopped after step {done}: {text[named.end():]}")
 
 
-def _context(atoms: Atoms, potential: Potential, plan: Plan, platform: str | None) -> openmm.Context:
+def _context(atoms: Atoms, potential: Potential | Committee, plan: Plan, platform: str | None) -> openmm.Context:
     openmm = _openmm()
     known = structure_of(atoms)
     system = create_system(topology_of(atoms), potential, charge=known.charge, spin=known.spin, head=known.head,
@@ -191,10 +199,14 @@ def _shift_velocities(context: openmm.Context, atoms: Atoms, plan: Plan, steps: 
     context.setVelocities(state.getVelocities(asNumpy=True)._value + change)
 
 
-def _record(context: openmm.Context, recorder: Recorder, now: float) -> None:
+def _record(context: openmm.Context, recorder: Recorder, plan: Plan, step: int, spread: SpreadReporter | None) -> None:
     state = context.getState(energy=True, positions=True)
-    recorder.add(now, state.getPotentialEnergy()._value / KJ_PER_MOL_PER_EV,
+    prediction = None if spread is None else spread.predict(state)
+    recorder.add(step * plan.timestep, state.getPotentialEnergy()._value / KJ_PER_MOL_PER_EV,
                  state.getKineticEnergy()._value / KJ_PER_MOL_PER_EV,
                  state.getPositions(asNumpy=True)._value / NM_PER_ANGSTROM,
                  state.getPeriodicBoxVectors(asNumpy=True)._value / NM_PER_ANGSTROM
-                 if recorder.periodic else np.zeros((3, 3)))
+                 if recorder.periodic else np.zeros((3, 3)),
+                 None if prediction is None else prediction.forces_std_max)
+    if spread is not None and spread.rule is not None and prediction is not None:
+        spread.rule.check(step, spread.atoms, prediction)

@@ -78,6 +78,7 @@ class Record:
         temperature: [F] K.
         steps_per_second: integration speed, recording included.
         final: last structure, with momenta.
+        spread: [F] eV/A, spread of the force on the worst atom over the members of a committee; None for one model.
     """
 
     time: NDArray[np.float64]
@@ -86,6 +87,7 @@ class Record:
     temperature: NDArray[np.float64]
     steps_per_second: float
     final: Atoms
+    spread: NDArray[np.float64] | None = None
 
     @property
     def total(self) -> NDArray[np.float64]:
@@ -134,20 +136,21 @@ class Recorder:
         self._rows: list[dict[str, float]] = []
         self._freedom = max(degrees_of_freedom, 1)
         self._files = None if trajectory is None else outputs_of(trajectory)
-        self._frame = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc,
-                            info={k: v for k, v in atoms.info.items() if k in INFO_KEYS})
+        self._info = {k: v for k, v in atoms.info.items() if k in INFO_KEYS}
+        self._frame = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         if self._files is not None:
             for path in self._files:
                 path.unlink(missing_ok=True)
             write(self._files[1], self._frame, format="proteindatabank")
 
     def add(self, time: float, potential: float, kinetic: float, positions: NDArray[np.float64],
-            cell: NDArray[np.float64]) -> None:
-        """Add a frame: fs, eV, eV, [N, 3] A, [3, 3] A."""
-        self._rows.append(self._row(time, potential, kinetic))
+            cell: NDArray[np.float64], spread: float | None = None) -> None:
+        """Add a frame: fs, eV, eV, [N, 3] A, [3, 3] A, and the spread of a committee, eV/A."""
+        row = self._row(time, potential, kinetic)
+        self._rows.append(row if spread is None else {**row, "forces_std_max": spread})
         if self._files is not None:
             self._frame.positions, self._frame.cell = positions, cell
-            self._frame.info.update(self._rows[-1])
+            self._frame.info = self._info | self._rows[-1]
             write(self._files[0], self._frame, format="extxyz", columns=["symbols", "positions"], append=True)
 
     def finish(self, final: Atoms, plan: Plan, potential: float, seconds: float) -> Record:
@@ -161,10 +164,10 @@ class Recorder:
         """
         if self._files is not None:
             last = final.copy()
-            last.info = self._frame.info | self._row(plan.steps * plan.timestep, potential, final.get_kinetic_energy())
+            last.info = self._info | self._row(plan.steps * plan.timestep, potential, final.get_kinetic_energy())
             write(self._files[2], last, format="extxyz")
-        time, energy, kinetic, temperature = np.array([list(row.values()) for row in self._rows]).T
-        return Record(time, energy, kinetic, temperature, plan.steps / max(seconds, 1e-9), final)
+        time, energy, kinetic, temperature, *spread = np.array([list(row.values()) for row in self._rows]).T
+        return Record(time, energy, kinetic, temperature, plan.steps / max(seconds, 1e-9), final, *spread)
 
     def _row(self, time: float, potential: float, kinetic: float) -> dict[str, float]:
         return {"time": time, "energy": potential, "kinetic": kinetic,

@@ -26,6 +26,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def second(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of another random MACE for the same elements."""
+    potential = mlip.create("mace", ["H", "C", "O", "Cu"], seed=1, channels=2, edge_lmax=1, correlation=1,
+                            radial_mlp=(8,), cutoff=3.5, dtype="float64")
+    return str(potential.save(tmp_path_factory.mktemp("model") / "second.mlip"))
+
+
+@pytest.fixture(scope="session")
 def two_heads(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a random MACE with the heads `a` and `b`, 1 eV per carbon atom apart."""
     potential = mlip.create("mace", ["H", "C", "O"], heads=("a", "b"), channels=2, edge_lmax=1, correlation=1,
