@@ -62,12 +62,10 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     if periodic and box is None:
         raise TopologyError("periodic=True, but the topology has no box; call "
                             "topology.setPeriodicBoxVectors(...)")
-    options: dict[str, Any] = {
-        "periodic": periodic, "device": device, "dtype": dtype, "skin": skin, "force_group": force_group,
-        "charge": charge, "spin": spin, "head": head, "energy": energy, "backend": backend, "radial": radial,
-        "rotational_average": rotational_average}
-    force = (create_committee_force(topology, model, **options) if isinstance(model, Committee) else
-             create_force(topology, model, **options))
+    create: Any = create_committee_force if isinstance(model, Committee) else create_force
+    force = create(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin, force_group=force_group,
+                   charge=charge, spin=spin, head=head, energy=energy, backend=backend, radial=radial,
+                   rotational_average=rotational_average)
     system = openmm.System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)

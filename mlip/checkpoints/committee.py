@@ -40,6 +40,7 @@ class CommitteePrediction(Prediction):
         member_forces: [K, N, 3] eV/A.
     """
 
+    forces: Array
     member_energies: Array
     member_forces: Array
 
@@ -137,13 +138,13 @@ class Committee:
             BackendError: compiled kernels and plain torch differ on the first structure.
         """
         for i, member in enumerate(self.members):
-            with _naming(i, member):
+            with naming_member(i, member):
                 member.check(structures)
         if edges is None:
             edges = {r: [neighbor_list(s.positions, r, s.cell, s.pbc) for s in structures] for r in self.cutoffs}
         columns = []
         for i, member in enumerate(self.members):
-            with _naming(i, member):
+            with naming_member(i, member):
                 columns.append(member.evaluate(structures, stress=stress, edges=edges[member.cutoff]))
         return [_mean(row) for row in zip(*columns, strict=True)]
 
@@ -188,7 +189,7 @@ def _name(potential: Potential) -> str:
 
 
 @contextmanager
-def _naming(index: int, member: Potential) -> Iterator[None]:
+def naming_member(index: int, member: Potential) -> Iterator[None]:
     """Say in errors which member they are about."""
     try:
         yield

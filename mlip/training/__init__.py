@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from mlip._lazy import lazy
 
 if TYPE_CHECKING:
-    from mlip.training.config import Stage, TrainingConfig
+    from mlip.training.calibration import Calibration, spread_against_error
+    from mlip.training.config import DenoisingConfig, Stage, TrainingConfig
     from mlip.training.data import Dataset, split
     from mlip.training.driver import check, run
     from mlip.training.initial import initial_potential, separate_isolated
@@ -15,18 +16,30 @@ if TYPE_CHECKING:
     from mlip.training.metrics import Errors, errors
     from mlip.training.recipe import Recipe
     from mlip.training.sources import DataConfig
+    from mlip.training.start_direct import conservative_from
 
 _HOMES = {
-    "Stage": "mlip.training.config", "TrainingConfig": "mlip.training.config",
-    "Dataset": "mlip.training.data", "split": "mlip.training.data",
-    "initial_potential": "mlip.training.initial", "separate_isolated": "mlip.training.initial",
+    "Calibration": "mlip.training.calibration",
+    "spread_against_error": "mlip.training.calibration",
+    "DenoisingConfig": "mlip.training.config",
+    "Stage": "mlip.training.config",
+    "TrainingConfig": "mlip.training.config",
+    "Dataset": "mlip.training.data",
+    "split": "mlip.training.data",
+    "check": "mlip.training.driver",
+    "run": "mlip.training.driver",
+    "initial_potential": "mlip.training.initial",
+    "separate_isolated": "mlip.training.initial",
     "train": "mlip.training.loop",
-    "Errors": "mlip.training.metrics", "errors": "mlip.training.metrics",
-    "Recipe": "mlip.training.recipe", "check": "mlip.training.driver", "run": "mlip.training.driver",
+    "Errors": "mlip.training.metrics",
+    "errors": "mlip.training.metrics",
+    "Recipe": "mlip.training.recipe",
     "DataConfig": "mlip.training.sources",
+    "conservative_from": "mlip.training.start_direct",
 }
 
-__all__ = ["DataConfig", "Dataset", "Errors", "Recipe", "Stage", "TrainingConfig", "check", "errors",
-           "initial_potential", "run", "separate_isolated", "split", "train"]
+__all__ = ["Calibration", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Recipe", "Stage", "TrainingConfig",
+           "check", "conservative_from", "errors", "initial_potential", "run", "separate_isolated", "split",
+           "spread_against_error", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -21,7 +21,7 @@ from ase.units import fs
 import mlip
 from mlip.calculators import CommitteeCalculator, MLIPCalculator
 from mlip.checkpoints import Committee
-from mlip.errors import MLIPError, OptionError, UncertaintyError
+from mlip.errors import MLIPError, OptionError, UncertaintyError, UnknownElementError
 from mlip.potentials import create_committee_force, create_system
 from mlip.simulation import Plan, SpreadReporter, StopRule, run_ase, run_openmm
 from mlip.simulation.openmm_engine import topology_of
@@ -219,6 +219,11 @@ class TestOpenMM:
             np.testing.assert_allclose(forces, p.forces, atol=1e-9)
             members = np.array(system.getForce(0).getCollectiveVariableValues(context)) / KJ_PER_MOL_PER_EV
             np.testing.assert_allclose(members, p.member_energies, atol=1e-9)
+
+    def test_the_member_that_cannot_is_named(self, committee: Committee) -> None:
+        pair = Committee([committee.members[0], mlip.create("mace", ["C", "O"], seed=0, channels=2, cutoff=3.0)])
+        with pytest.raises(UnknownElementError, match=r"member 1 .* H "):
+            create_committee_force([6, 1], pair)
 
     def test_a_reporter_stops_a_simulation(self, committee: Committee, moving_copper: Atoms, path: Path) -> None:
         """One model moves two copies of the atoms; the committee judges the second."""
