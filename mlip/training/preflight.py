@@ -21,10 +21,10 @@ MIN_DISTANCE = 0.3  # A; half of the shortest bond
 BONDS = (0.5, 1.6)  # shortest distances of a structure, median, in sums of covalent radii
 RATIO = (0.6, 1.6)  # of differences of energy to the work of the forces, where the two correlate
 PAIRS = 10  # of close structures, at least, for a verdict on the ratio
-MAX_STRESS = 10.0  # eV/A^3, 1 600 GPa, of the median structure
+MAX_STRESS = 5.0  # eV/A^3, 800 GPa, of the median structure
 HIGH_STRESS = 0.6  # eV/A^3, 100 GPa
 NET_FORCE = 0.05  # eV/A
-SIGMAS, LISTED = 8.0, 5
+SIGMAS, LISTED, GROUP = 8.0, 5, 20
 
 
 def preflight(data: Data, *, cutoff: float, stress: bool) -> Report:
@@ -162,20 +162,19 @@ class Inspection:
     def check_work(self) -> dict[str, Any]:
         """Raise where energies follow the forces by a factor that is not 1; return the numbers of `work`."""
         if not self.has_forces.any():
-            return {"count": 0, "ratio": None, "correlation": None}
+            return {"count": 0, "ratio": None, "correlation": None, "where": -1}
         done = self.all.remember("work", lambda: work(self.all))
         ratio = done["ratio"]
         if ratio is None or done["count"] < PAIRS or abs(done["correlation"]) < CORRELATION:
             return done
+        where = f"between {done['count']} pairs of close structures, such as {self.name(done['where'])}, energies "
         if ratio < 0:
-            raise DataError(f"between {done['count']} pairs of close structures, such as near {self.name(0)}, energies "
-                            "rise where forces point; forces are minus the gradient of the energy: give them with the "
-                            "opposite sign")
+            raise DataError(f"{where}rise where forces point; forces are minus the gradient of the energy: give them "
+                            "with the opposite sign")
         if not RATIO[0] <= ratio <= RATIO[1]:
-            raise DataError(f"between {done['count']} pairs of close structures, such as near {self.name(0)}, energies "
-                            f"change by {ratio:.3g} times the work of the forces instead of 1; energies and forces are "
-                            "in units that do not fit (1 Hartree is 27.2 eV, 1 kcal/mol 0.0434 eV, 1 Bohr 0.529 A), or "
-                            "of two methods: set energy_unit, length_unit, energy_key and forces_key")
+            raise DataError(f"{where}change by {ratio:.3g} times the work of the forces instead of 1; energies and "
+                            "forces are in units that do not fit (1 Hartree is 27.2 eV, 1 kcal/mol 0.0434 eV, 1 Bohr "
+                            "0.529 A), or of two methods: set energy_unit, length_unit, energy_key and forces_key")
         return done
 
     def check_stress(self) -> None:
@@ -232,6 +231,7 @@ class Inspection:
     def look_for_outliers(self) -> None:
         """Warn of energies and forces far from those of the same config_type; of forces the logarithm counts."""
         group = self.all.column("config_type")
+        group = np.where(np.bincount(group)[group] < GROUP, -1, group)  # small ones are judged together
         force = np.log(self.facts.largest + 1e-3)
         for label, values, shown, unit in (("energy", self.above, self.above, "eV/atom above references"),
                                            ("forces", force, self.facts.largest, "eV/A at most")):

@@ -129,7 +129,8 @@ def work(store: FrameStore) -> dict[str, Any]:
     order, so that the ratio is near 1 if both are in the units they are said to be in, and forces are no gradients.
 
     Returns:
-        `count` of pairs; `ratio`, the least-squares factor from work to energy; `correlation`.
+        `count` of pairs; `ratio`, the least-squares factor from work to energy; `correlation`; and `where`, a structure
+        of the pair that the two differ most for. None and -1 without pairs.
     """
     groups: dict[bytes, list[int]] = defaultdict(list)
     for place in sample_of(store).tolist():
@@ -138,13 +139,12 @@ def work(store: FrameStore) -> dict[str, Any]:
         if len(groups[key]) < GROUP:
             groups[key].append(place)
     found = [pair for group in groups.values() if len(group) > 1 for pair in _neighbours(store, group)]
-    if len(found) < 2:
-        return {"count": len(found), "ratio": None, "correlation": None}
-    energy, done = np.array(found).T
-    if not (energy.std() > 0 and done.std() > 0):
-        return {"count": len(found), "ratio": None, "correlation": None}
+    energy, done, places = np.array(found).reshape(-1, 3).T
+    if len(found) < 2 or not (energy.std() > 0 and done.std() > 0):
+        return {"count": len(found), "ratio": None, "correlation": None, "where": -1}
     return {"count": len(found), "ratio": float(energy @ done / (done @ done)),
-            "correlation": float(np.corrcoef(energy, done)[0, 1])}
+            "correlation": float(np.corrcoef(energy, done)[0, 1]),
+            "where": int(places[np.abs(energy - done).argmax()])}
 
 
 def follows_volume(store: FrameStore, found: Facts) -> float:
@@ -165,8 +165,8 @@ def follows_volume(store: FrameStore, found: Facts) -> float:
     return float((x @ y) / np.sqrt((x @ x) * (y @ y)))
 
 
-def _neighbours(store: FrameStore, group: list[int]) -> list[tuple[float, float]]:
-    """Return change of energy and work of the forces from each of some structures to the nearest of the others."""
+def _neighbours(store: FrameStore, group: list[int]) -> list[tuple[float, float, int]]:
+    """Return change of energy, work of the forces and place, from each of some structures to the nearest other."""
     examples = [store[place] for place in group]
     s = examples[0].structure
     positions = np.array([e.structure.positions for e in examples])
@@ -183,5 +183,6 @@ def _neighbours(store: FrameStore, group: list[int]) -> list[tuple[float, float]
         j = int(distances.argmin())
         mine, other = forces[i], forces[j]
         if distances[j] <= NEAR and mine is not None and other is not None:
-            found.append((examples[j].energy - example.energy, -0.5 * float(((mine + other) * moves[j]).sum())))
+            done = -0.5 * float(((mine + other) * moves[j]).sum())
+            found.append((examples[j].energy - example.energy, done, group[i]))
     return found

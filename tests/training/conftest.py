@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import write
 
 from mlip import Potential, Structure, create
 from mlip.graph.labelled import Labelled
@@ -43,3 +50,36 @@ def start(examples: list[Labelled]) -> Potential:
 def fast() -> TrainingConfig:
     """Options of a short run."""
     return dataclasses.replace(FAST)
+
+
+@pytest.fixture(scope="session")
+def crystals() -> Callable[..., list[Atoms]]:
+    """Rattled crystals of eight atoms with exact REF_energy, REF_forces and REF_stress of a cheap potential."""
+    @cache
+    def labelled(count: int, seed: int, symbol: str) -> list[Atoms]:
+        rng, found = np.random.default_rng(seed), []
+        for i in range(count):
+            atoms = bulk(symbol, cubic=True) * (2, 1, 1)
+            if i % 4 == 0:  # the others share a cell
+                atoms.set_cell(atoms.cell * (1 + 0.02 * (i % 3)), scale_atoms=True)
+            atoms.positions += rng.normal(0, 0.06, atoms.positions.shape)
+            atoms.calc = EMT()
+            energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+            atoms.calc = None
+            atoms.info.update(REF_energy=energy, REF_stress=stress)
+            atoms.new_array("REF_forces", forces)
+            found.append(atoms)
+        return found
+
+    def made(count: int = 24, seed: int = 0, symbol: str = "Cu") -> list[Atoms]:
+        return [atoms.copy() for atoms in labelled(count, seed, symbol)]
+    return made
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[str, list[Atoms]], Path]:
+    """Write extended XYZ with all digits into the folder of the test."""
+    def saved(name: str, frames: list[Atoms]) -> Path:
+        write(tmp_path / name, frames, format="extxyz", write_results=False)
+        return tmp_path / name
+    return saved
