@@ -77,10 +77,9 @@ def bench_learned_symmetry(training: Sequence[Labelled], test: Sequence[Labelled
 
 def measured(potential: Potential, test: Sequence[Labelled]) -> dict[str, float]:
     """Return errors and symmetry of a potential, by the names of `MEASURES`."""
-    found = errors(Dataset(test, potential))
+    found = errors(Dataset(test, potential)).present()
     reports = symmetry_reports(potential.model, potential.graph([e.structure for e in test[:MEASURED]]), ROTATIONS)
-    return {"energy_mae": found.energy_mae, "forces_mae": found.forces_mae, "forces_rmse": found.forces_rmse,
-            **summary(reports)}
+    return {**{name: found[name] for name in ("energy_mae", "forces_mae", "forces_rmse")}, **summary(reports)}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlip.training.config import DenoisingConfig, Stage, TrainingConfig
     from mlip.training.data import Dataset, split
     from mlip.training.driver import check, run
+    from mlip.training.evaluation import Evaluation, evaluate_on
     from mlip.training.initial import initial_potential, separate_isolated
     from mlip.training.loop import train
     from mlip.training.metrics import Errors, errors
@@ -28,6 +29,8 @@ _HOMES = {
     "split": "mlip.training.data",
     "check": "mlip.training.driver",
     "run": "mlip.training.driver",
+    "Evaluation": "mlip.training.evaluation",
+    "evaluate_on": "mlip.training.evaluation",
     "initial_potential": "mlip.training.initial",
     "separate_isolated": "mlip.training.initial",
     "train": "mlip.training.loop",
@@ -38,8 +41,8 @@ _HOMES = {
     "conservative_from": "mlip.training.start_direct",
 }
 
-__all__ = ["Calibration", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Recipe", "Stage", "TrainingConfig",
-           "check", "conservative_from", "errors", "initial_potential", "run", "separate_isolated", "split",
-           "spread_against_error", "train"]
+__all__ = ["Calibration", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Evaluation", "Recipe", "Stage",
+           "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on", "initial_potential", "run",
+           "separate_isolated", "split", "spread_against_error", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

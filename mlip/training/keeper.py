@@ -167,7 +167,7 @@ class Keeper(Callback):
     def _write_row(self, step: int, found: Errors) -> None:
         log, plan = self.folder / "log.csv", self.module.plan
         row = {"epoch": f"{step / plan.epoch_steps:g}", "step": step,
-               **{k: f"{v:.4f}" for k, v in dataclasses.asdict(found).items() if v is not None},
+               **{k: f"{v:.4f}" for k, v in found.present().items()},
                "learning_rate": f"{plan.rate(step - 1):.3e}", "seconds": f"{self.seconds:.1f}"}
         with log.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row), lineterminator="\n")
@@ -192,5 +192,5 @@ class Keeper(Callback):
 def score_of(found: Errors, stage: Stage) -> float:
     """Return the validation loss of a stage: its weights times squared errors, whatever the kind of its loss."""
     terms = ((stage.energy_weight, found.energy_rmse), (stage.forces_weight, found.forces_rmse),
-             (stage.stress_weight, getattr(found, "stress_rmse", None)))
+             (stage.stress_weight, found.stress_rmse))
     return sum(weight * (1e-3 * error) ** 2 for weight, error in terms if error is not None)
