@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from mlip.checkpoints import Committee, Potential
 
+PROVENANCE = ("name", "licence", "citation", "training_data", "description")
+
 Commands = Any  # argparse keeps the type of its sub-parsers private
 
 
@@ -95,6 +97,17 @@ def _in_state(atoms: Atoms, options: argparse.Namespace) -> Atoms:
     state = {"head": options.head, "charge": options.charge, "spin": options.spin}
     atoms.info.update({k: v for k, v in state.items() if v is not None})
     return atoms
+
+
+def add_provenance(command: argparse.ArgumentParser) -> None:
+    """Add the texts of `ModelInfo` that people write."""
+    for field in PROVENANCE:
+        command.add_argument(f"--{field.replace('_', '-')}", help=f"{field.replace('_', ' ')} to record")
+
+
+def provenance_of(options: argparse.Namespace) -> dict[str, str]:
+    """Return the texts of `add_provenance` that were given."""
+    return {field: getattr(options, field) for field in PROVENANCE if getattr(options, field) is not None}
 
 
 def show_progress() -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
-from mlip.cli.common import Commands
+from mlip.cli.common import Commands, add_provenance, provenance_of
 
-PROVENANCE = ("name", "licence", "citation", "training_data", "description")
+PUBLIC = ("name", "family", "licence", "commercial_use", "citation", "training_data", "elements", "description", "url",
+          "size", "sha256", "sha256_source")
 
 
 def add_commands(commands: Commands) -> None:
@@ -17,8 +20,9 @@ def add_commands(commands: Commands) -> None:
     actions = models.add_subparsers(dest="action", metavar="action", required=True)
     listing = actions.add_parser("list", help="bundled and catalogued models")
     listing.set_defaults(run=_list)
-    show = actions.add_parser("show", help="everything known about a model")
+    show = actions.add_parser("show", help="everything known about a model: its card, in Markdown")
     show.add_argument("model", help="name or path")
+    show.add_argument("--json", action="store_true", help="as JSON instead of Markdown")
     show.set_defaults(run=_show)
 
     convert = commands.add_parser("convert", help="write a model in the format of mlip, with its provenance")
@@ -27,8 +31,7 @@ def add_commands(commands: Commands) -> None:
     convert.add_argument("--dtype", help="float32 or float64")
     convert.add_argument("--weights", choices=("state_dict", "ema"),
                          help="of an EquiformerV3 .pt file: those of the last step (default), or their moving average")
-    for field in PROVENANCE:
-        convert.add_argument(f"--{field.replace('_', '-')}", help=f"{field.replace('_', ' ')} to record")
+    add_provenance(convert)
     convert.set_defaults(run=_convert)
 
 
@@ -40,25 +43,17 @@ def _list(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from mlip.checkpoints import load
+    from mlip.checkpoints.card import card_dict, markdown
     from mlip.checkpoints.listing import public
 
     entry = public(options.model)
     if entry is not None:  # answer before anything is fetched
-        for name in ("name", "family", "licence", "commercial_use", "citation", "training_data", "elements",
-                     "description", "url", "size", "sha256", "sha256_source"):
-            print(f"{name.replace('_', ' '):15}{getattr(entry, name)}")
+        rows = {name: getattr(entry, name) for name in PUBLIC}
+        print(json.dumps(rows, indent=1) if options.json else
+              "\n".join(f"{name.replace('_', ' '):15}{value}" for name, value in rows.items()))
         return
     potential = load(options.model)
-    info = potential.info
-    rows = {"elements": " ".join(potential.elements), "cutoff (A)": f"{potential.cutoff:g}",
-            "heads": ", ".join(potential.heads), "precision": str(potential.dtype).removeprefix("torch."),
-            "weights": f"{sum(p.numel() for p in potential.model.parameters())}",
-            "units": ", ".join(f"{k} {v}" for k, v in info.units.items()),
-            "validation": ", ".join(f"{k} {v:g}" for k, v in info.validation.items()), "sha256": info.sha256}
-    for name in ("name", "family", "licence", "citation", "training_data", "description"):
-        print(f"{name.replace('_', ' '):15}{getattr(info, name)}")
-    for name, value in rows.items():
-        print(f"{name:15}{value}")
+    print(json.dumps(card_dict(potential), indent=1) if options.json else markdown(potential))
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -68,7 +63,7 @@ def _convert(options: argparse.Namespace) -> None:
 
     check_target(options.target, (SUFFIX,), [Path(options.source)])
     potential = load(options.source, dtype=options.dtype, weights=options.weights)
-    given = {field: getattr(options, field) for field in PROVENANCE if getattr(options, field) is not None}
+    given: dict[str, Any] = provenance_of(options)
     stamped = Potential(potential.model, dataclasses.replace(potential.info, **given))
     path = stamped.save(options.target)
     print(f"written   {path}\nsha256    {stamped.info.sha256}")

@@ -101,12 +101,12 @@ class Evaluation:
             ("stress (meV/A^3)", t.stress), ("stress (GPa)", t.stress, GPA_PER_EV_A3)) if row[1].count]
         if len(self.elements) > 1:
             lines += [_line(f"forces on {symbol} (meV/A)", sums) for symbol, sums in self.elements.items()]
-        lines += _by_kind(self.config_types)
+        lines += [*_by_kind(self.config_types), ""]
         for name, unit, found in (("energy", "meV/atom", self.worst_energy), ("force", "meV/A", self.worst_forces)):
             if found:
-                some = ", ".join(f"{o.index}{f' ({o.config_type})' if o.config_type else ''} {o.error:.1f}"
+                some = ", ".join(f"{o.index}{f' ({o.config_type})' if o.config_type else ''}: {o.error:.3g}"
                                  for o in found[:5])
-                lines += ["", f"largest errors of {name}, structure and {unit}: {some}"]
+                lines.append(f"largest errors of {name} ({unit}), by structure: {some}")
         return "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from ase.build import molecule
 
@@ -21,13 +23,24 @@ def test_list(run) -> None:
 def test_show(run, model) -> None:
     code, out, err = run("models", "show", model)
     assert (code, err) == (0, "")
-    shown = dict(line.split(maxsplit=1) for line in out.split("\n") if len(line.split(maxsplit=1)) == 2)
+    lines = [line.removeprefix("| ").removesuffix(" |") for line in out.split("\n") if line.startswith("| ")]
+    shown = dict(line.split(" | ", 1) for line in lines if " | " in line)
     potential = mlip.load(model)
     assert shown["family"] == "mace"
     assert shown["elements"].split() == ["H", "C", "O", "Cu"]
     assert shown["precision"] == "float64"
     assert shown["sha256"] == potential.info.sha256
     assert int(shown["weights"]) == sum(p.numel() for p in potential.model.parameters())
+
+
+def test_show_as_json(run, model) -> None:
+    code, out, err = run("models", "show", model, "--json")
+    assert (code, err) == (0, "")
+    shown, potential = json.loads(out), mlip.load(model)
+    assert shown["info"] == potential.info.to_dict()
+    assert shown["model"]["elements"] == ["H", "C", "O", "Cu"]
+    code, out, _ = run("models", "show", "mace-mp-0b3-medium", "--json")
+    assert (code, json.loads(out)["licence"]) == (0, "MIT")
 
 
 def test_show_bundled(run) -> None:
