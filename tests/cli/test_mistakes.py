@@ -14,7 +14,7 @@ from mlip.cli.main import main, parser
 
 COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("models",), ("models", "list"), ("models", "show"),
             ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",), ("verify", "neighbors"),
-            ("verify", "model")]
+            ("verify", "model"), ("eval",), ("card",)]
 
 MISTAKES = {
     "no such model": ("predict methanol.xyz -m mace-acax", "ModelNotFoundError", "did you mean mace-acac"),
@@ -57,6 +57,14 @@ MISTAKES = {
     "convert to half": ("convert MODEL new.mlip --dtype half", "OptionError", "float64"),
     "quickstart over a file": ("quickstart -o methanol.xyz", "FileExistsError", "methanol.xyz"),
     "quickstart without steps": ("quickstart --steps 0", "OptionError", "steps"),
+    "eval without labels": ("eval MODEL methanol.xyz", "DataError", "no energy"),
+    "eval into no folder": ("eval MODEL methanol.xyz --json absent/found.json", "OptionError", "absent"),
+    "eval over its data": ("eval MODEL three.xyz --json three.xyz", "OptionError", "input"),
+    "eval in unknown units": ("eval MODEL methanol.xyz --energy-unit erg", "OptionError", "Hartree"),
+    "pictures in a file": ("eval MODEL methanol.xyz --plot three.xyz", "FileExistsError", "three.xyz"),
+    "card without labels": ("card MODEL -o new.mlip --validation methanol.xyz", "DataError", "no energy"),
+    "card of another ending": ("card MODEL -o new.txt --validation methanol.xyz", "OptionError", ".mlip"),
+    "card onto itself": ("card MODEL -o MODEL --validation methanol.xyz", "OptionError", "input"),
     "train on nothing": ("train absent.xyz -o run", "StructureError", "no file"),
 }
 
