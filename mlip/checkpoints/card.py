@@ -109,8 +109,8 @@ def _symmetry(found: Mapping[str, Any] | None) -> list[str]:
         return []
     nature = "Invariant by construction" if found["invariant_by_construction"] else "Rotations are learned"
     return [f"{nature}: over {found['rotations']} random rotations of {found['structures']} structures the energy "
-            f"varies by {found['energy_rot_std_mev_per_atom']:.2g} meV/atom and forces by "
-            f"{found['forces_rot_std_mev_per_angstrom']:.2g} meV/A (root mean square, {found['precision']})."]
+            f"varies by {_digits(found['energy_rot_std_mev_per_atom'])} meV/atom and forces by "
+            f"{_digits(found['forces_rot_std_mev_per_angstrom'])} meV/A (root mean square, {found['precision']})."]
 
 
 def _dynamics(found: Mapping[str, Any] | None) -> list[str]:
@@ -120,8 +120,8 @@ def _dynamics(found: Mapping[str, Any] | None) -> list[str]:
     if "failed" in found:
         return [f"Dynamics of {what} failed: {found['failed']}"]
     return [f"At constant energy, {what}, {found['picoseconds']:g} ps in steps of {found['timestep_fs']:g} fs, "
-            f"{found['precision']}: the total energy drifts by {found['drift_mev_per_atom_per_ps']:+.2g} meV/atom/ps "
-            f"and fluctuates by {found['fluctuation_mev_per_atom']:.2g} meV/atom; mean temperature "
+            f"{found['precision']}: the total energy drifts by {found['drift_mev_per_atom_per_ps']:+.3g} meV/atom/ps "
+            f"and fluctuates by {_digits(found['fluctuation_mev_per_atom'])} meV/atom; mean temperature "
             f"{found['mean_temperature_k']:.0f} K."]
 
 

@@ -28,22 +28,32 @@ class Sample:
     """A fair sample of bounded size from a stream of (label, prediction) pairs."""
 
     def __init__(self, size: int = SAMPLE) -> None:
-        self.pairs, self.seen = np.empty((0, 2)), 0
-        self._size, self._keys, self._generator = size, np.empty(0), np.random.default_rng(0)
+        self.seen = self._waiting = 0
+        self._size, self._rows, self._limit = size, np.empty((0, 3)), np.inf  # rows: key, label, prediction
+        self._new: list[Array] = []
+        self._generator = np.random.default_rng(0)
 
     def add(self, labels: Array, predictions: Array) -> None:
         """Add numbers of any shape, pair by pair."""
-        pairs = np.column_stack([labels.ravel(), predictions.ravel()])
-        keys = self._generator.random(len(pairs))  # those with the smallest keys stay
-        self.seen += len(pairs)
-        if len(self._keys) == self._size:
-            enter = keys < self._keys.max()
-            pairs, keys = pairs[enter], keys[enter]
-        if len(keys):
-            self.pairs, self._keys = np.concatenate([self.pairs, pairs]), np.concatenate([self._keys, keys])
-        if len(self._keys) > self._size:
-            kept = np.argpartition(self._keys, self._size)[: self._size]
-            self.pairs, self._keys = self.pairs[kept], self._keys[kept]
+        keys = self._generator.random(labels.size)  # the rows with the smallest keys stay
+        rows = np.column_stack([keys, labels.ravel(), predictions.ravel()])
+        self.seen += len(rows)
+        self._new.append(rows[keys < self._limit])
+        self._waiting += len(self._new[-1])
+        if self._waiting > self._size:
+            self._choose()
+
+    @property
+    def pairs(self) -> Array:
+        """The pairs that were drawn, [n, 2]."""
+        self._choose()
+        return self._rows[:, 1:]
+
+    def _choose(self) -> None:
+        self._rows, self._new, self._waiting = np.concatenate([self._rows, *self._new]), [], 0
+        if len(self._rows) > self._size:
+            self._rows = self._rows[np.argpartition(self._rows[:, 0], self._size)[: self._size]]
+            self._limit = float(self._rows[:, 0].max())
 
 
 @dataclass(frozen=True, order=True)
