@@ -26,6 +26,7 @@ from mlip.graph import AtomGraph, Structure, build_graph, check_elements, check_
 from mlip.models.averaged import Averaged, averaged
 from mlip.models.base import EnergyModel
 from mlip.neighbors import NeighborList
+from mlip.nn.adapters import merged
 from mlip.nn.derivatives import BatchPrediction, evaluate
 from mlip.ops import Backend, check_backend, use_compiled
 
@@ -316,7 +317,7 @@ class Potential:
             "summary": {"elements": list(self.elements), "precision": str(self.dtype).removeprefix("torch."),
                         "isolated_energies": {head: dict(zip(self.elements, row, strict=True))
                                               for head, row in zip(self.heads, energies, strict=True)}}}
-        return header, {k: v.detach().cpu() for k, v in model.state_dict().items()}
+        return header, {k: v.detach().cpu() for k, v in merged(model).state_dict().items()}
 
 
 def _split(result: BatchPrediction, structures: Sequence[Structure]) -> list[Prediction]:
