@@ -1,4 +1,4 @@
-"""Chemical symbols by atomic number, and the names they turn back into."""
+"""Chemical symbols by atomic number, the names they turn back into, and places in the periodic table."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ SYMBOLS: tuple[str, ...] = tuple(
     "No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og".split()
 )
 NUMBERS: dict[str, int] = {symbol: z for z, symbol in enumerate(SYMBOLS) if z}
+PERIODS = (1, 3, 11, 19, 37, 55, 87, 119)  # first element of each, and what is behind the last
 
 
 def atomic_numbers(elements: Iterable[str | int]) -> tuple[int, ...]:
@@ -31,6 +32,31 @@ def atomic_numbers(elements: Iterable[str | int]) -> tuple[int, ...]:
                                  f"numbers from 1 to {len(SYMBOLS) - 1}")
         out.append(z)
     return tuple(out)
+
+
+def nearest_element(z: int, known: Iterable[int]) -> int:
+    """Return the element most like another: of the nearest group, then the nearest period, then the nearest number.
+
+    Args:
+        z: atomic number, 1 to 118.
+        known: atomic numbers to choose from, at least one.
+    """
+    group, period = place(z)
+
+    def distance(other: int) -> tuple[int, int, int]:
+        column, row = place(other)
+        return abs(column - group), abs(row - period), abs(other - z)
+
+    return min(known, key=distance)
+
+
+def place(z: int) -> tuple[int, int]:
+    """Return the group, 1 to 18, and the period of an element; lanthanides and actinides count to group 3."""
+    period = sum(z >= first for first in PERIODS)
+    index, length = z - PERIODS[period - 1], PERIODS[period] - PERIODS[period - 1]
+    if index < min(2, length - 1):
+        return index + 1, period
+    return max(18 - (length - 1 - index), 3), period
 
 
 def _whole(value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +134,23 @@ def learning(request: pytest.FixtureRequest) -> mlip.Potential:
     found = small_potential(request.param)
     assert not found.model.rotation_invariant
     return found
+
+
+@pytest.fixture(scope="session", params=list(SMALL_MODELS))
+def of_elements(request: pytest.FixtureRequest) -> Callable[[Sequence[str]], mlip.Potential]:
+    """A function that makes each small potential for the elements given, made in float64, with small constants."""
+    options = dict(SMALL_MODELS[request.param])
+    family = str(options.pop("family"))
+
+    def made(elements: Sequence[str]) -> mlip.Potential:
+        potential = mlip.create(family, list(elements), dtype="float64", **options)
+        draw = torch.Generator().manual_seed(3)
+        for name in ("atomic_energies", "scale", "shift"):
+            buffer = potential.model.get_buffer(name)
+            buffer.copy_(torch.rand(buffer.shape, generator=draw, dtype=torch.float64))
+        return potential
+
+    return made
 
 
 @pytest.fixture(scope="session", params=[n for n, c in SMALL_MODELS.items() if c["family"] == "mace"])

@@ -140,6 +140,26 @@ class EnergyModel(nn.Module, ABC):
         """Whether its energy is invariant under rotations by construction, not only as far as it learned to be."""
         return True
 
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights that make energies, and forces where they are predicted, of the last features.
+
+        Raises:
+            OptionError: a family without a head.
+        """
+        raise OptionError(f"models of the family {self.config.family} have no head that could be trained alone; train "
+                          "all weights")
+
+    def add_shift(self, value: float) -> None:
+        """Add a constant, eV, to the interaction energy of each atom."""
+        self.get_buffer("shift").add_(value)
+
+    def table_norm(self, name: str) -> float:
+        """Return what the model divides a parameter by because of the number of its elements or heads.
+
+        Rows of the parameter keep what they mean in a model of another number when they are multiplied by the ratio.
+        """
+        return 1.0
+
     def tabulated(self) -> EnergyModel:
         """Return a copy whose radial functions are read from tables, made when they are first needed.
 

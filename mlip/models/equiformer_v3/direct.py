@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlip.errors import OptionError
 from mlip.graph import AtomGraph
@@ -53,6 +54,11 @@ class DirectEquiformerV3(EquiformerV3):
     def conservative(self) -> bool:
         """Whether its forces and stress are derivatives of its energy: False."""
         return False
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights of the heads of energy, forces and stress, and of the noise."""
+        heads = [self.energy, self.forces, self.stress, *([self.denoise] if self.config.denoising else [])]
+        return (weight for head in heads for weight in head.parameters())
 
     def predict(self, graph: AtomGraph) -> DirectPrediction:
         """Return energies, forces and stress of a batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -64,6 +65,10 @@ class EquiformerV3(EnergyModel):
         self.energy = EnergyHead(c)
         for name, value in (("scale", 1.0), ("shift", 0.0), ("offset", 0.0)):
             self.register_buffer(name, torch.full((1,), value, dtype=torch.float32))
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights of the energy head."""
+        return self.energy.parameters()
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Return the interaction energy of each atom, [N] in eV.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from math import sqrt
+
 import torch
 from torch import Tensor, nn
 
@@ -68,6 +72,24 @@ class MACE(EnergyModel):
         if self.config.scale_shift:
             energy = self.scale[head] * energy + self.shift[head]
         return energy
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights of the readouts."""
+        return self.readouts.parameters()
+
+    def add_shift(self, value: float) -> None:
+        """Add a constant, eV, to the interaction energy of each atom."""
+        if not self.config.scale_shift:  # it becomes a model that scales by 1
+            self.config = dataclasses.replace(self.config, scale_shift=True)
+            self.scale.fill_(1.0)
+            self.shift.zero_()
+        super().add_shift(value)
+
+    def table_norm(self, name: str) -> float:
+        """Return what a parameter is divided by because of the number of elements or heads."""
+        if name == "embedding" or name.endswith("skip.weight"):
+            return sqrt(len(self.config.atomic_numbers))
+        return sqrt(len(self.config.heads)) if name.endswith("output") else 1.0
 
     def tabulated(self) -> MACE:
         """Return a copy whose radial functions are read from tables, made when they are first needed."""

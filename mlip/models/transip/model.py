@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,10 @@ class TransIP(EnergyModel):
     def rotation_invariant(self) -> bool:
         """Whether turned structures have the same energy: False."""
         return False
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights of the energy readout."""
+        return self.energy.parameters()
 
     def forward(self, graph: AtomGraph) -> Tensor:
         """Return the interaction energy of each atom, [N] in eV: `scale` times the network's result plus `shift`."""
@@ -90,6 +96,10 @@ class DirectTransIP(TransIP):
     def conservative(self) -> bool:
         """Whether its forces are derivatives of its energy: False."""
         return False
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the weights of the readouts of energy and forces."""
+        return (weight for head in (self.energy, self.forces) for weight in head.parameters())
 
     def predict(self, graph: AtomGraph) -> DirectPrediction:
         """Return energies and forces, whose mean in each molecule is 0; a molecule has no stress."""
