@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -22,10 +23,10 @@ class LowRank(nn.Module):
     rate moves the weight as fast as it would without the adapter.
     """
 
-    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor, rank: int, generator: np.random.Generator) -> None:
         super().__init__()
         *batch, m, n = weight.shape
-        drawn = torch.randn(*batch, rank, n, generator=generator, dtype=torch.float32)
+        drawn = torch.from_numpy(generator.standard_normal((*batch, rank, n)))
         self.first = nn.Parameter(weight.new_zeros(*batch, m, rank))
         self.second = nn.Parameter((drawn / rank**0.5).to(weight))
 
@@ -51,7 +52,7 @@ def add_adapters(model: nn.Module, rank: int, seed: int = 0) -> None:
     if _adapted(model):
         raise OptionError("the model has adapters already; fold them in first")
     model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.default_rng(seed)
     for module in [m for m in model.modules() if m is not model]:
         for name, weight in list(module.named_parameters(recurse=False)):
             if weight.ndim >= 2 and rank * sum(weight.shape[-2:]) < weight.shape[-2] * weight.shape[-1]:
