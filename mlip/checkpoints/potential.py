@@ -297,7 +297,8 @@ class Potential:
     def save(self, path: str | Path) -> Path:
         """Write the potential to one file (`.mlip`, safetensors with a JSON header) and return its path.
 
-        The file holds the model itself: tables and averages over rotations are chosen again when it is loaded.
+        The file holds the model itself: tables and averages over rotations are chosen again when it is loaded, and
+        low-rank adapters are folded into the weights.
         """
         header, tensors = self._content()
         target = Path(path).expanduser()

@@ -34,7 +34,7 @@ class StartConfig:
             the last features. `"adapters"`: low-rank matrices that are added to all large matrices.
         rank: of the adapters.
         head: the head to continue with, of a model with several; the others are dropped.
-        references: `"keep"`: energies stay on the scale of the model, and data more than 1 eV/atom away from it are
+        references: `"keep"`: energies stay on the scale of the model, and data more than 0.3 eV/atom away from it are
             refused. `"data"`: energies go over to the scale of the data. The energies of isolated atoms become those
             that are given, and a shift for each atom, the same for all elements, is fitted; where none are given, a
             constant for each element is fitted. Elements that the data say nothing about are dropped, since one model

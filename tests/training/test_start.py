@@ -20,6 +20,7 @@ from mlip.models import EnergyModel
 from mlip.nn.adapters import merged
 from mlip.training import Dataset, TrainingConfig, initial_potential, separate_isolated
 from mlip.training.objective import objective_for
+from mlip.training.offsets import offsets
 from mlip.training.start import StartConfig, check_fields, choose_trained, starting_potential
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -171,6 +172,27 @@ class TestReferences:
         with pytest.raises(DataError, match=r"by 4\.\d+ eV/atom .*by element H -\d.*references = \"data\""):
             starting_potential(config(), far, base=trained)
 
+    @pytest.mark.parametrize("off", [-0.35, -0.25, 0.25, 0.35])
+    def test_how_far_they_may_be_off(self, trained: Potential, examples: list[Labelled], off: float) -> None:
+        energies = trained.evaluate([e.structure for e in examples])
+        data = [dataclasses.replace(e, energy=p.energy + 3 * off) for e, p in zip(examples, energies, strict=True)]
+        if abs(off) > 0.3:
+            with pytest.raises(DataError, match=r"by 0.350 eV/atom \(median\).*at most 0.3 eV/atom"):
+                starting_potential(config(), data, base=trained)
+        else:
+            assert "0.250 eV/atom (median)" in starting_potential(config(), data, base=trained).info.description
+
+    def test_real_data_of_another_level(self, shared_dir: Path) -> None:
+        """The data of acetylacetone and ethanol; energies of atoms and one shift bring them together."""
+        data = shared_dir / "data" / "ethanol_pbe"
+        some = read_labelled(data / "train_ethanol.xyz.gz")[:40]
+        isolated, _ = separate_isolated(read_labelled(data / "isolated_atoms.xyz"))
+        with pytest.raises(DataError, match=r"by 0\.5\d\d eV/atom"):
+            starting_potential(StartConfig("mace-acac"), some, isolated)
+        for given in (isolated, None):
+            start = starting_potential(StartConfig("mace-acac", references="data"), some, given)
+            assert offsets(start, some).typical < 0.03
+
     @pytest.mark.parametrize("shift", [0.0, 0.4])
     def test_isolated_atoms_of_the_data(self, trained: Potential, examples: list[Labelled], shift: float) -> None:
         """Energies of isolated atoms are those given; what the data are off beyond becomes a shift for each atom."""
@@ -272,11 +294,13 @@ class TestElements:
 def test_one_head_of_several(examples: list[Labelled]) -> None:
     base = create("mace", ["H", "O"], heads=("pbe", "scan"), dtype="float64", cutoff=4.0, **SMALL["mace"])
     base.model.atomic_energies.copy_(torch.tensor([[0.0, 0.0], [-13.6, -2013.8]]))
-    start = starting_potential(config(head="scan"), examples, base=base)
+    named = [dataclasses.replace(e.structure, head="scan") for e in examples]
+    labelled = [Labelled(e.structure, p.energy, p.forces) for e, p in zip(examples, base.evaluate(named), strict=True)]
+    start = starting_potential(config(head="scan"), labelled, base=base)
     assert start.heads == ("scan",)
-    structure = examples[0].structure
-    named = dataclasses.replace(structure, head="scan")
-    assert start.evaluate([structure])[0].energy == pytest.approx(base.evaluate([named])[0].energy, abs=1e-9)
+    assert offsets(start, labelled).typical < 1e-9
+    with pytest.raises(DataError, match="another level of theory"):
+        starting_potential(config(head="pbe"), labelled, base=base)
     with pytest.raises(OptionError, match="heads pbe, scan; name the one"):
         starting_potential(config(), examples, base=base)
 
