@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlip.training.metrics import Errors, errors
     from mlip.training.recipe import Recipe
     from mlip.training.sources import DataConfig
+    from mlip.training.start import StartConfig, starting_potential
     from mlip.training.start_direct import conservative_from
 
 _HOMES = {
@@ -38,11 +39,13 @@ _HOMES = {
     "errors": "mlip.training.metrics",
     "Recipe": "mlip.training.recipe",
     "DataConfig": "mlip.training.sources",
+    "StartConfig": "mlip.training.start",
+    "starting_potential": "mlip.training.start",
     "conservative_from": "mlip.training.start_direct",
 }
 
 __all__ = ["Calibration", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Evaluation", "Recipe", "Stage",
-           "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on", "initial_potential", "run",
-           "separate_isolated", "split", "spread_against_error", "train"]
+           "StartConfig", "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on", "initial_potential",
+           "run", "separate_isolated", "split", "spread_against_error", "starting_potential", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

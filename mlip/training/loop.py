@@ -19,28 +19,29 @@ from mlip.graph.labelled import Labelled
 from mlip.training.config import TrainingConfig
 from mlip.training.data import Dataset, fingerprint
 from mlip.training.plan import Plan
-from mlip.training.tuning import Tuning
 
 CHECKED = 100  # structures whose graphs are made before hours are spent
 
 
 def train(potential: Potential, training: Sequence[Labelled], validation: Sequence[Labelled], folder: str | Path,
-          config: TrainingConfig | None = None, *, info: ModelInfo | None = None, tuning: Tuning | None = None,
-          devices: int = 1, nodes: int = 1, progress: bool = False) -> Path:
+          config: TrainingConfig | None = None, *, info: ModelInfo | None = None, replay: Sequence[Labelled] = (),
+          replay_fraction: float = 0.25, devices: int = 1, nodes: int = 1, progress: bool = False) -> Path:
     """Train a potential, or resume the run in `folder`, and return the path of the best model.
 
     A run that was killed at any moment continues after its last validation and, on a CPU, ends with the same weights as
     one that was not.
 
     Args:
-        potential: start, e.g. from `initial_potential`; its weights are not changed. Its device is that of the run.
+        potential: start, from `initial_potential` or `starting_potential`; it is not changed. Its device is that of the
+            run. The weights whose `requires_grad` is set are trained; all, if none is.
         training: labelled structures to learn from.
         validation: labelled structures that choose the best weights.
         folder: of the run; gets `best.mlip`, `last.ckpt`, `log.csv`, and a folder `tensorboard` where that package is
             installed.
         config: options.
         info: provenance of the trained model; by default that of the start.
-        tuning: which weights are trained; by default all.
+        replay: structures of an earlier training, which are mixed into the batches but do not make epochs longer.
+        replay_fraction: their share of each batch.
         devices: processes of one GPU or CPU each on this machine (DDP).
         nodes: machines, started as Lightning documents.
         progress: whether to show a bar.
@@ -57,18 +58,22 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
             from lightning.pytorch import Trainer
     except ImportError:
         raise MissingDependencyError.of("lightning", "train") from None
+    from torch.utils.data import ConcatDataset
+
     from mlip.training.keeper import Keeper
     from mlip.training.module import Batches, TrainingModule
 
     config, folder = config or TrainingConfig(), Path(folder)
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
     _check(potential, training, validation)
-    plan = Plan(config, len(training), potential.model.config.family)
-    module = TrainingModule(potential, config, plan, tuning or Tuning())
+    plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
+    module = TrainingModule(potential, config, plan)
     info = dataclasses.replace(info or potential.info, description=(info.description if info else "") or (
         f"trained on {len(training)} structures, validated on {len(validation)}"))
-    identity = {**dataclasses.asdict(config), "data": [fingerprint(training), fingerprint(validation)],
-                "model": json.dumps([potential.model.config.to_dict(), potential.model.atomic_energies.tolist()])}
+    identity = {**dataclasses.asdict(config), "model": potential.info.sha256,
+                "trained": [name for name, weight in module.model.named_parameters() if weight.requires_grad],
+                "data": [fingerprint(part) for part in (training, validation, replay)], "replay": replay_fraction}
+    seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
     keeper = Keeper(folder, module, Dataset(validation, potential), info, json.loads(json.dumps(identity)), progress)
     done = keeper.resume()
     if done and keeper.finished(done):
@@ -80,7 +85,7 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
             callbacks=[keeper], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
             gradient_clip_val=config.max_gradient or None, use_distributed_sampler=False, inference_mode=False)
         with _interruptible():
-            trainer.fit(module, Batches(Dataset(training, potential), module), weights_only=True,
+            trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
                         ckpt_path=keeper.state_file if done else None)
     return keeper.best_file
 

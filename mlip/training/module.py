@@ -17,7 +17,6 @@ from mlip.training.config import TrainingConfig
 from mlip.training.data import Batch, Dataset
 from mlip.training.objective import objective_for
 from mlip.training.plan import Plan
-from mlip.training.tuning import Tuning
 
 
 class TrainingModule(LightningModule):
@@ -30,10 +29,12 @@ class TrainingModule(LightningModule):
         plan: what each step does.
     """
 
-    def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan, tuning: Tuning) -> None:
+    def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan) -> None:
         super().__init__()
-        self.config, self.plan, self.tuning = config, plan, tuning
-        self.model = tuning.prepare(copy.deepcopy(potential.model))
+        self.config, self.plan = config, plan
+        self.model = copy.deepcopy(potential.model)
+        if not any(weight.requires_grad for weight in self.model.parameters()):
+            self.model.requires_grad_(True)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -76,7 +77,7 @@ class TrainingModule(LightningModule):
 
     def potential(self, info: ModelInfo) -> Potential:
         """Return the average as a potential of its own."""
-        return Potential(self.tuning.merged(copy.deepcopy(self.average)), info)
+        return Potential(copy.deepcopy(self.average), info)
 
 
 class Batches:

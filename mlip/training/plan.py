@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlip.training.config import RATES, Stage, TrainingConfig
+from mlip.training.replay import replay_batches
 
 FACTOR, WAIT = 0.8, 5  # of the schedule "plateau"
 
@@ -21,26 +22,35 @@ class Plan:
         rounds: validations of the whole run.
     """
 
-    def __init__(self, config: TrainingConfig, structures: int, family: str) -> None:
-        """Lay out a run over so many training structures."""
+    def __init__(self, config: TrainingConfig, structures: int, family: str, replay: int = 0,
+                 replay_fraction: float = 0.25) -> None:
+        """Lay out a run over so many training structures, and so many that are replayed."""
         self.config, self.structures = config, structures
+        self._replay = replay, replay_fraction
         self._default_rate = RATES.get(family, min(RATES.values()))
-        self.epoch_steps = math.ceil(structures / config.batch_size)
+        self._epoch: tuple[int, list[NDArray[np.int64]]] = 0, self._batches(0)
+        self.epoch_steps = len(self._epoch[1])
         self._ends = np.cumsum([stage.epochs * self.epoch_steps for stage in config.parts]).tolist()
         self.steps: int = self._ends[-1]
         self.round = config.validate_every or self.epoch_steps
         self.rounds = math.ceil(self.steps / self.round)
-        self._order: tuple[int, Any] = (-1, None)
         self._plateau = {"stage": -1, "factor": 1.0, "best": math.inf, "waited": 0}
 
     def indices(self, step: int, rank: int = 0, world: int = 1) -> list[int]:
-        """Return the structures of a step that one of `world` processes takes."""
+        """Return the structures of a step that one of `world` processes takes; those to replay follow the new ones."""
         epoch, place = divmod(step, self.epoch_steps)
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.config.seed, epoch]).permutation(self.structures)
-        size = self.config.batch_size
-        chosen: list[int] = self._order[1][place * size : (place + 1) * size].tolist()
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._batches(epoch)
+        chosen: list[int] = self._epoch[1][place].tolist()
         return chosen[rank::world] or chosen[:1]  # nobody may have nothing to do
+
+    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        generator, size = np.random.default_rng([self.config.seed, epoch]), self.config.batch_size
+        count, fraction = self._replay
+        if count:
+            return list(replay_batches(self.structures, count, size, fraction, generator))
+        order = generator.permutation(self.structures)
+        return [order[first : first + size] for first in range(0, self.structures, size)]
 
     def stage_index(self, step: int) -> int:
         """Return the number of the stage that a step belongs to; the step after the last belongs to the last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from mlip.checkpoints import ModelInfo
 from mlip.errors import OptionError
 from mlip.training.config import TrainingConfig
 from mlip.training.sources import DataConfig
+from mlip.training.start import StartConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,7 +21,7 @@ else:
     import tomli as tomllib
 
 CARD = ("name", "licence", "citation", "training_data", "description")
-TABLES = ("data", "model", "training", "card")
+TABLES = ("data", "model", "start", "training", "card")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Recipe:
     Attributes:
         data: files and the names and units of their labels.
         model: `family` (default `"mace"`) and fields of its configuration, `cutoff` and `dtype` among them.
+        start: the trained model to continue from, if any; `model` may then leave everything out.
         training: the course of the run.
         card: fields of `mlip.checkpoints.ModelInfo` that the trained model gets: name, licence, citation, training_data
             and description.
@@ -37,13 +40,14 @@ class Recipe:
 
     data: DataConfig
     model: Mapping[str, Any] = field(default_factory=dict)
+    start: StartConfig | None = None
     training: TrainingConfig = field(default_factory=TrainingConfig)
     card: Mapping[str, str] = field(default_factory=dict)
     base: Path = Path()
 
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
-        """Read a TOML file with the tables `[data]`, `[model]`, `[training]` and `[card]`.
+        """Read a TOML file with the tables `[data]`, `[model]`, `[start]`, `[training]`, `[card]`.
 
         Raises:
             OptionError: no such file, no TOML, or something in it that does not exist or is not possible.
@@ -77,9 +81,11 @@ class Recipe:
         strange = sorted(k for k, v in card.items() if k not in CARD or not isinstance(v, str))
         if strange:
             raise OptionError(f"[card] takes texts for {', '.join(CARD)}; {', '.join(strange)} was given otherwise")
-        return cls(DataConfig.from_table(document["data"]), dict(document.get("model", {})),
+        start = StartConfig.from_table(document["start"]) if "start" in document else None
+        return cls(DataConfig.from_table(document["data"]), dict(document.get("model", {})), start,
                    TrainingConfig.from_dict(document.get("training", {})), dict(card), base)
 
-    def info(self) -> ModelInfo:
-        """Return the provenance of the trained model."""
-        return ModelInfo(self.model.get("family", "mace"), **dict[str, Any](self.card))
+    def info(self, start: ModelInfo) -> ModelInfo:
+        """Return the provenance of a model that was trained from a start: what `card` says, else as the start says."""
+        card: dict[str, Any] = dict(self.card) if self.start else {"description": "", **self.card}
+        return dataclasses.replace(start, **card)
