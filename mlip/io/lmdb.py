@@ -21,9 +21,10 @@ ENDINGS = ("*.aselmdb", "*.lmdb")
 
 def lmdb_files(path: Path) -> list[Path]:
     """Return the LMDB files of a folder and the folders in it, in order; a file by itself."""
-    if path.is_file() or (path / "data.mdb").is_file():
+    if path.is_file():
         return [path]
-    return sorted(file for ending in ENDINGS for file in path.rglob(ending))
+    inner = path / "data.mdb"  # the folder is one database
+    return [inner] if inner.is_file() else sorted(file for ending in ENDINGS for file in path.rglob(ending))
 
 
 def iter_lmdb(path: Path) -> Iterator[dict[str, Any]]:
@@ -37,7 +38,7 @@ def iter_lmdb(path: Path) -> Iterator[dict[str, Any]]:
         import lmdb
     except ImportError:
         raise MissingDependencyError.of("lmdb", "train") from None
-    with (lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False) as environment,
+    with (lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False) as environment,
           environment.begin() as transaction):
         stored = transaction.get(b"nextid")
         end = environment.stat()["entries"] + 1 if stored is None else int(_content(stored, "nextid", path))

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from mlip.training.loop import train
     from mlip.training.metrics import Errors, errors
     from mlip.training.recipe import Recipe
-    from mlip.training.sources import DataConfig
+    from mlip.training.sources import Data, DataConfig, load_data
     from mlip.training.start import StartConfig, starting_potential
     from mlip.training.start_direct import conservative_from
+    from mlip.training.store import FrameStore
 
 _HOMES = {
     "Calibration": "mlip.training.calibration",
@@ -38,14 +39,18 @@ _HOMES = {
     "Errors": "mlip.training.metrics",
     "errors": "mlip.training.metrics",
     "Recipe": "mlip.training.recipe",
+    "Data": "mlip.training.sources",
     "DataConfig": "mlip.training.sources",
+    "load_data": "mlip.training.sources",
     "StartConfig": "mlip.training.start",
     "starting_potential": "mlip.training.start",
     "conservative_from": "mlip.training.start_direct",
+    "FrameStore": "mlip.training.store",
 }
 
-__all__ = ["Calibration", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Evaluation", "Recipe", "Stage",
-           "StartConfig", "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on", "initial_potential",
-           "run", "separate_isolated", "split", "spread_against_error", "starting_potential", "train"]
+__all__ = ["Calibration", "Data", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Evaluation", "FrameStore",
+           "Recipe", "Stage", "StartConfig", "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on",
+           "initial_potential", "load_data", "run", "separate_isolated", "split", "spread_against_error",
+           "starting_potential", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -145,6 +145,12 @@ class FrameStore(Sequence[Labelled]):
         """Number of structures in the folder from each file."""
         return dict(self._content["sources"])
 
+    def by_file(self) -> dict[str, FrameStore]:
+        """Return the structures of this sequence from each file that has any, by its name."""
+        counts = self.counts
+        file = np.repeat(np.arange(len(counts)), list(counts.values()))[self.indices]
+        return {name: self.subset(np.flatnonzero(file == k)) for k, name in enumerate(counts) if (file == k).any()}
+
     def repeats(self) -> NDArray[np.int64]:
         """Return [n] the first place in this sequence with the same atoms and lattice, see `duplicates`."""
         return repeated(self.column("marks"), self.column("atoms"), lambda i: self[i].structure)

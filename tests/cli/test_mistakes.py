@@ -65,7 +65,7 @@ MISTAKES = {
     "card without labels": ("card MODEL -o new.mlip --validation methanol.xyz", "DataError", "no energy"),
     "card of another ending": ("card MODEL -o new.txt --validation methanol.xyz", "OptionError", ".mlip"),
     "card onto itself": ("card MODEL -o MODEL --validation methanol.xyz", "OptionError", "input"),
-    "train on nothing": ("train absent.xyz -o run", "StructureError", "no file"),
+    "train on nothing": ("train absent.toml -o run", "OptionError", "cannot read the recipe"),
 }
 
 

@@ -100,6 +100,9 @@ def test_folders(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "val" / "rattled" / "data.aselmdb", [row_of(a, False) for a in atoms[:1]])
     (tmp_path / "val" / "metadata.npz").touch()
     assert_labels(read_labelled(tmp_path / "val"), [*atoms, atoms[0]])
+    (tmp_path / "folder").mkdir()
+    write_lmdb(tmp_path / "folder" / "data.mdb", [row_of(a, True) for a in atoms])
+    assert_labels(read_labelled(tmp_path / "folder"), atoms)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="folder without LMDB files"):
         read_labelled(tmp_path / "empty")

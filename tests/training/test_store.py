@@ -102,6 +102,8 @@ def test_origins(tmp_path: Path) -> None:
     assert [store.origin(i) for i in (0, 3, 4)] == ["structure 0 of a.xyz", "structure 3 of a.xyz",
                                                     "structure 0 of b.xyz"]
     assert store.subset([11]).origin(0) == "structure 7 of b.xyz"
+    found = store.subset([9, 1, 5, 0]).by_file()
+    assert {name: part.indices.tolist() for name, part in found.items()} == {"a.xyz": [1, 0], "b.xyz": [9, 5]}
 
 
 def test_fingerprints(tmp_path: Path) -> None:
