@@ -38,12 +38,13 @@ def add_commands(commands: Commands) -> None:
 
 def _add_train(commands: Commands) -> None:
     train = commands.add_parser("train", help="train a model, or resume a run", description="Does what a recipe "
-                                "says (README, Training). The same command again resumes the run where it was "
-                                "interrupted. Needs the extra 'train'.")
+                                "says (README, Training), and measures the model for its card. The same command again "
+                                "resumes the run where it was interrupted. Needs the extra 'train'.")
     train.add_argument("recipe", type=Path, help="TOML file with the tables [data], [model], [training] and [card]")
     train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
     train.add_argument("--seeds", type=int, nargs="+", default=(), help="train a committee, a member for each seed")
     train.add_argument("--check", action="store_true", help="read and check the data, and stop before the first step")
+    train.add_argument("--no-card", action="store_true", help="do not measure the trained model")
     train.add_argument("--devices", type=int, default=1, help="processes on this machine (default: %(default)s)")
     train.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
     train.set_defaults(run=_train)
@@ -52,6 +53,7 @@ def _add_train(commands: Commands) -> None:
 def _train(options: argparse.Namespace) -> None:
     from mlip.cli.common import show_progress
     from mlip.training import Recipe, check, run
+    from mlip.verify.trained import document
 
     recipe = Recipe.read(options.recipe)
     if options.check:
@@ -62,6 +64,8 @@ def _train(options: argparse.Namespace) -> None:
     for path in run(recipe, options.output, seeds=options.seeds, devices=options.devices, nodes=options.nodes,
                     progress=show_progress() and first, report=report):
         report(f"best model: {path}")
+        if first and not options.no_card:
+            report(f"with card:  {document(recipe, options.output, path)}")
 
 
 def _verify_neighbors(options: argparse.Namespace) -> int:

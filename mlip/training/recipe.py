@@ -20,7 +20,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-CARD = ("name", "licence", "citation", "training_data", "description")
+PROVENANCE = ("name", "licence", "citation", "training_data", "description")
+CARD = (*PROVENANCE, "recommended", "limits")
 TABLES = ("data", "model", "start", "training", "card")
 
 
@@ -33,8 +34,8 @@ class Recipe:
         model: `family` (default `"mace"`) and fields of its configuration, `cutoff` and `dtype` among them.
         start: the trained model to continue from, if any; `model` may then leave everything out.
         training: the course of the run.
-        card: fields of `mlip.checkpoints.ModelInfo` that the trained model gets: name, licence, citation, training_data
-            and description.
+        card: texts for the trained model: name, licence, citation, training_data and description of its `ModelInfo`;
+            what it is recommended for, and its limits.
         base: folder that relative paths start from.
     """
 
@@ -87,5 +88,5 @@ class Recipe:
 
     def info(self, start: ModelInfo) -> ModelInfo:
         """Return the provenance of a model that was trained from a start: what `card` says, else as the start says."""
-        card: dict[str, Any] = dict(self.card) if self.start else {"description": "", **self.card}
-        return dataclasses.replace(start, **card)
+        said: dict[str, Any] = {} if self.start else {"description": ""}
+        return dataclasses.replace(start, **said | {k: v for k, v in self.card.items() if k in PROVENANCE})

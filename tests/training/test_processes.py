@@ -55,8 +55,8 @@ def recipe(examples: list[Labelled], tmp_path: Path) -> Path:
 
 def started(recipe: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.Popen([sys.executable, "-m", "mlip.cli.main", "train", str(recipe), "-o", str(folder), *options],
-                            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "mlip.cli.main", "train", str(recipe), "-o", str(folder), "--no-card", *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
