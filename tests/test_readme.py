@@ -25,6 +25,16 @@ def test_python_block_runs(index: int, monkeypatch: pytest.MonkeyPatch, tmp_path
     exec(compile(BLOCKS[index].replace("/tmp/", f"{tmp_path}/"), f"README.md, block {index}", "exec"), {})
 
 
+def test_the_recipes_of_the_readme_can_be_read() -> None:
+    from mlip.training.recipe import Recipe, tomllib
+
+    training, start = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL))
+    recipe = Recipe.from_dict({**training, **start})
+    assert [stage.epochs for stage in recipe.training.parts] == [300, 50]
+    assert recipe.start is not None
+    assert recipe.start.method == "adapters"
+
+
 def test_every_command_of_the_readme_exists() -> None:
     from mlip.cli.main import parser
 

@@ -9,8 +9,9 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlip.checkpoints import ModelInfo, Potential
 from mlip.errors import MissingDependencyError, OptionError
@@ -19,6 +20,11 @@ from mlip.graph.labelled import Labelled
 from mlip.training.config import TrainingConfig
 from mlip.training.data import Dataset, fingerprint
 from mlip.training.plan import Plan
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from mlip.training.keeper import Keeper
 
 CHECKED = 100  # structures whose graphs are made before hours are spent
 
@@ -53,15 +59,13 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         NonFiniteError: the loss became NaN or infinite.
         MissingDependencyError: lightning is not installed.
     """
-    try:
-        with _quiet():
-            from lightning.pytorch import Trainer
-    except ImportError:
-        raise MissingDependencyError.of("lightning", "train") from None
+    if find_spec("lightning") is None:
+        raise MissingDependencyError.of("lightning", "train")
     from torch.utils.data import ConcatDataset
 
-    from mlip.training.keeper import Keeper
-    from mlip.training.module import Batches, TrainingModule
+    with _quiet():
+        from mlip.training.keeper import Keeper
+        from mlip.training.module import Batches, TrainingModule
 
     config, folder = config or TrainingConfig(), Path(folder)
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
@@ -78,16 +82,23 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
     done = keeper.resume()
     if done and keeper.finished(done):
         return keeper.best_file
-    with _quiet():
-        trainer = Trainer(
-            max_epochs=plan.rounds, accelerator="gpu" if potential.device.type == "cuda" else "cpu", devices=devices,
-            num_nodes=nodes, strategy="ddp" if devices * nodes > 1 else "auto", logger=_logger(folder),
-            callbacks=[keeper], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            gradient_clip_val=config.max_gradient or None, use_distributed_sampler=False, inference_mode=False)
-        with _interruptible():
-            trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
-                        ckpt_path=keeper.state_file if done else None)
+    with _quiet(), _interruptible():
+        trainer = _trainer(keeper, "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
+        trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
+                    ckpt_path=keeper.state_file if done else None)
     return keeper.best_file
+
+
+def _trainer(keeper: Keeper, accelerator: str, devices: int, nodes: int) -> Trainer:
+    """Return Lightning's trainer, of which we use the loop, the processes and the cut of the gradient."""
+    from lightning.pytorch import Trainer
+
+    module = keeper.module
+    return Trainer(
+        max_epochs=module.plan.rounds, accelerator=accelerator, devices=devices, num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto", logger=_logger(keeper.folder), callbacks=[keeper],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
+        gradient_clip_val=module.config.max_gradient or None, use_distributed_sampler=False)
 
 
 def _check(potential: Potential, training: Sequence[Labelled], validation: Sequence[Labelled]) -> None:
@@ -106,8 +117,6 @@ def _check(potential: Potential, training: Sequence[Labelled], validation: Seque
 
 def _logger(folder: Path) -> Any:
     """Return a logger for TensorBoard if that is installed, else False."""
-    from importlib.util import find_spec
-
     if find_spec("tensorboard") is None:
         return False
     from lightning.pytorch.loggers import TensorBoardLogger

@@ -36,7 +36,7 @@ def document(recipe: Recipe, folder: str | Path, best: Path) -> Path:
     for title, part in {"validation": data.validation, **tests}.items():
         plot_parity(evaluate_on(potential, part), best.with_name(f"parity-{title}.png"), f"{name} on {title}")
     card = make_card(potential, data.validation, tests, training=data.training,
-                     **{k: recipe.card[k] for k in ("recommended", "limits") if k in recipe.card})
+                     recommended=recipe.card.get("recommended", ""), limits=recipe.card.get("limits", ""))
     partial = path.with_name(f".{path.name}")
     written = stamped(potential, card, {}).save(partial)
     os.replace(written, path)
