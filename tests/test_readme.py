@@ -28,7 +28,8 @@ def test_python_block_runs(index: int, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_the_recipes_of_the_readme_can_be_read() -> None:
     from mlip.training.recipe import Recipe, tomllib
 
-    training, start = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL))
+    blocks = re.findall(r"```toml\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    training, start = (tomllib.loads(block) for block in blocks)
     recipe = Recipe.from_dict({**training, **start})
     assert [stage.epochs for stage in recipe.training.parts] == [300, 50]
     assert recipe.start is not None
