@@ -2,9 +2,9 @@
 
     python examples/10_train.py [output folder] [--epochs N] [--seeds N ...] [--steps N]
 
-Ten minutes at most on two cores. The data are crystals of copper, strained and rattled, with energies, forces and stress
-of ASE's effective medium theory in the place of a reference calculation. Run it twice with one folder and training
-goes on where it was. Writes train.xyz, test.xyz, recipe.toml, run/ (a committee with cards and pictures),
+Ten minutes at most on two cores. The data are crystals of copper, strained and rattled, with energies, forces and
+stress of ASE's effective medium theory in the place of a reference calculation. Run it twice with one folder and
+training goes on where it was. Writes train.xyz, test.xyz, recipe.toml, run/ (a committee with cards and pictures),
 trajectory.dcd and crystal.pdb.
 """
 
