@@ -42,6 +42,8 @@ def _add_train(commands: Commands) -> None:
                                 "resumes the run where it was interrupted. Needs the extra 'train'.")
     train.add_argument("recipe", type=Path, help="TOML file with the tables [data], [model], [training] and [card]")
     train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
+    train.add_argument("--data", type=Path, metavar="FOLDER", help="where the paths of the recipe start (default: the "
+                       "folder of the recipe)")
     train.add_argument("--seeds", type=int, nargs="+", default=(), help="train a committee, a member for each seed")
     train.add_argument("--check", action="store_true", help="read and check the data, and stop before the first step")
     train.add_argument("--no-card", action="store_true", help="do not measure the trained model")
@@ -55,7 +57,7 @@ def _train(options: argparse.Namespace) -> None:
     from mlip.training import Recipe, check, run
     from mlip.verify.trained import document
 
-    recipe = Recipe.read(options.recipe)
+    recipe = Recipe.read(options.recipe, options.data)
     if options.check:
         print(check(recipe, options.output))
         return

@@ -47,8 +47,12 @@ class Recipe:
     base: Path = Path()
 
     @classmethod
-    def read(cls, path: str | Path) -> Recipe:
+    def read(cls, path: str | Path, base: str | Path | None = None) -> Recipe:
         """Read a TOML file with the tables `[data]`, `[model]`, `[start]`, `[training]`, `[card]`.
+
+        Args:
+            path: of the file.
+            base: folder that relative paths in it start from; by default that of the file.
 
         Raises:
             OptionError: no such file, no TOML, or something in it that does not exist or is not possible.
@@ -61,7 +65,7 @@ class Recipe:
             raise OptionError(f"cannot read the recipe {source}: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise OptionError(f"{source} is not TOML: {error}") from None
-        return cls.from_dict(document, source.parent)
+        return cls.from_dict(document, source.parent if base is None else Path(base).expanduser())
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], base: Path = Path()) -> Recipe:
