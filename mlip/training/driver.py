@@ -68,7 +68,8 @@ def begin(recipe: Recipe, data: Data, seed: int) -> Potential:
     fields = dict(recipe.model)
     if recipe.start is None:
         return initial_potential(fields.pop("family", "mace"), data.training, data.isolated, seed, **fields)
-    dtype, base = fields.pop("dtype", None), load(recipe.start.model)
+    beside = recipe.base / Path(recipe.start.model).expanduser()
+    dtype, base = fields.pop("dtype", None), load(beside if beside.is_file() else recipe.start.model)
     if not base.model.conservative and fields.get("forces") == "conservative":
         base = conservative_from(base)
     check_fields(base.model.config, fields)

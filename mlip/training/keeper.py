@@ -84,7 +84,6 @@ class Keeper(Callback):
         if self.best_round and not self.best_file.is_file():
             raise ModelFileError(f"{self.best_file}, the best model so far, is gone; delete {self.state_file} to "
                                  "begin anew")
-        self._forget_rows(step)
         return step
 
     def finished(self, step: int) -> bool:
@@ -104,9 +103,10 @@ class Keeper(Callback):
         self.module.plan.load_state_dict(checkpoint["mlip"]["plan"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Begin to count, and to write."""
         self._since = time.perf_counter()
         if trainer.is_global_zero:
+            self._forget_rows(trainer.global_step)
             self._bar = tqdm(total=self.module.plan.steps, initial=trainer.global_step, unit="step",
                              disable=not self.progress)
 
@@ -178,14 +178,16 @@ class Keeper(Callback):
     def _forget_rows(self, step: int) -> None:
         """Drop the rows of rounds that will be done again."""
         log = self.folder / "log.csv"
-        if log.is_file():
+        if step == 0:
+            log.unlink(missing_ok=True)
+        elif log.is_file():
             with log.open(newline="") as file:
                 reader = csv.DictReader(file)
                 rows, names = list(reader), reader.fieldnames or []
             with log.with_suffix(".part").open("w", newline="") as file:
                 writer = csv.DictWriter(file, names, lineterminator="\n")
                 writer.writeheader()
-                writer.writerows(row for row in rows if row["step"].isdigit() and int(row["step"]) <= step)
+                writer.writerows(row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= step)
             os.replace(log.with_suffix(".part"), log)
 
 

@@ -53,7 +53,7 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         progress: whether to show a bar.
 
     Raises:
-        OptionError: no structures to train on or to validate with.
+        OptionError: no structures to train on or to validate with; no processes.
         StructureError: structures the model cannot take.
         ModelFileError: the folder holds a run with other options, data or model.
         NonFiniteError: the loss became NaN or infinite.
@@ -67,6 +67,9 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         from mlip.training.keeper import Keeper
         from mlip.training.module import Batches, TrainingModule
 
+    for name, count in (("devices", devices), ("nodes", nodes)):
+        if type(count) is not int or count < 1:
+            raise OptionError(f"{name} must be a whole number from 1; {count!r} was given")
     config, folder = config or TrainingConfig(), Path(folder)
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
     _check(potential, training, validation)

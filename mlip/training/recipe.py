@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mlip.checkpoints import ModelInfo
-from mlip.errors import OptionError
+from mlip.errors import MissingDependencyError, OptionError
 from mlip.training.config import TrainingConfig
 from mlip.training.sources import DataConfig
 from mlip.training.start import StartConfig
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 PROVENANCE = ("name", "licence", "citation", "training_data", "description")
 CARD = (*PROVENANCE, "recommended", "limits")
 TABLES = ("data", "model", "start", "training", "card")
+ELSEWHERE = ("elements", "examples", "isolated", "seed")  # arguments of `initial_potential` and `create`, no fields
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,12 @@ class Recipe:
     card: Mapping[str, str] = field(default_factory=dict)
     base: Path = Path()
 
+    def __post_init__(self) -> None:
+        wrong = [name for name in ELSEWHERE if name in self.model]
+        if wrong:
+            raise OptionError(f"[model] has no option {', '.join(wrong)}: elements and energies of isolated atoms come "
+                              "from [data], the seed from [training]")
+
     @classmethod
     def read(cls, path: str | Path, base: str | Path | None = None) -> Recipe:
         """Read a TOML file with the tables `[data]`, `[model]`, `[start]`, `[training]`, `[card]`.
@@ -56,7 +58,15 @@ class Recipe:
 
         Raises:
             OptionError: no such file, no TOML, or something in it that does not exist or is not possible.
+            MissingDependencyError: Python 3.10 without tomli.
         """
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            try:
+                import tomli as tomllib
+            except ImportError:
+                raise MissingDependencyError.of("tomli", "train") from None
         source = Path(path).expanduser()
         try:
             with source.open("rb") as file:

@@ -29,7 +29,7 @@ class StartConfig:
     """The table `[start]` of a run that continues from a trained model.
 
     Attributes:
-        model: name or path of any model that `mlip.load` reads.
+        model: name or path of any model that `mlip.load` reads; in a recipe the path may start from its folder.
         method: what is trained. `"naive"`: all weights. `"frozen"`: those of the model's head, which makes energies of
             the last features. `"adapters"`: low-rank matrices that are added to all large matrices.
         rank: of the adapters.
