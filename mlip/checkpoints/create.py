@@ -17,8 +17,10 @@ from mlip.errors import ConfigError, OptionError, UnsupportedModelError
 from mlip.models import EnergyModel, ModelConfig, converter
 from mlip.models import family as family_of
 
+CUTOFF = 5.0  # A
 
-def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff: float = 5.0,
+
+def create(family: str, elements: Sequence[str | int], seed: int = 0, *, cutoff: float = CUTOFF,
            dtype: torch.dtype | str = "float32", **config: Any) -> Potential:
     """Return an untrained potential with random weights, for benchmarks and training.
 

@@ -173,6 +173,9 @@ class Potential:
             model = averaged(model, group)
         twin = Potential(model, self._info, self.path, self.info.sha256, exact=exact)
         twin._told_defaults = self._told_defaults
+        if model is exact:  # what is to be trained stays so
+            for old, new in zip(self._exact.parameters(), exact.parameters(), strict=True):
+                new.requires_grad_(old.requires_grad)
         return twin
 
     def warn_of_forces(self) -> None:

@@ -89,4 +89,4 @@ def _resized(model: EnergyModel, config: ModelConfig, like: Sequence[int], known
 
 
 def _like(potential: Potential, model: EnergyModel) -> Potential:
-    return Potential(model, dataclasses.replace(potential.info, sha256=""))
+    return Potential(model, dataclasses.replace(potential.info, sha256="", validation={}, card={}))

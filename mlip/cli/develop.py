@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mlip.cli.common import Commands, add_average, add_state, add_structure, structure_of
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of several processes, as who starts them tells
+
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this file."""
@@ -47,6 +49,7 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("--seeds", type=int, nargs="+", default=(), help="train a committee, a member for each seed")
     train.add_argument("--check", action="store_true", help="read and check the data, and stop before the first step")
     train.add_argument("--no-card", action="store_true", help="do not measure the trained model")
+    train.add_argument("--device", help="cpu or cuda (default: cpu)")
     train.add_argument("--devices", type=int, default=1, help="processes on this machine (default: %(default)s)")
     train.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
     train.set_defaults(run=_train)
@@ -61,10 +64,10 @@ def _train(options: argparse.Namespace) -> None:
     if options.check:
         print(check(recipe, options.output))
         return
-    first = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"  # of several processes
+    first = all(os.environ.get(name, "0") == "0" for name in RANKS)
     report = print if first else str
-    for path in run(recipe, options.output, seeds=options.seeds, devices=options.devices, nodes=options.nodes,
-                    progress=show_progress() and first, report=report):
+    for path in run(recipe, options.output, seeds=options.seeds, device=options.device, devices=options.devices,
+                    nodes=options.nodes, progress=show_progress() and first, report=report):
         report(f"best model: {path}")
         if first and not options.no_card:
             report(f"with card:  {document(recipe, options.output, path)}")

@@ -56,7 +56,8 @@ class Stage:
 
     Attributes:
         epochs: passes over the training set.
-        learning_rate: largest one; None for that of the family: MACE 0.01, EquiformerV3 0.002, TransIP 0.003.
+        learning_rate: largest one; None for that of the family: MACE 0.01, EquiformerV3 0.002, TransIP 0.003; in
+            recipes that start from a trained model a tenth of it.
         schedule: `"cosine"` falls to zero over the stage; `"plateau"` is multiplied by 0.8 after 5 validations without
             a better loss; `"constant"`.
         warmup_steps: over which the learning rate rises from zero, linearly.

@@ -1,4 +1,4 @@
-"""`run`: from a recipe to trained models with their cards."""
+"""`run`: from a recipe to trained models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mlip.checkpoints import Potential, load
+from mlip.checkpoints.create import CUTOFF
 from mlip.errors import OptionError
 from mlip.io.dataset import iter_labelled
+from mlip.training.config import RATES, TrainingConfig
 from mlip.training.initial import initial_potential
 from mlip.training.loop import train
+from mlip.training.objective import objective_for
+from mlip.training.plan import Plan
 from mlip.training.preflight import preflight
 from mlip.training.recipe import Recipe
 from mlip.training.replay import replay_examples
@@ -19,16 +23,22 @@ from mlip.training.sources import Data, load_data
 from mlip.training.start import check_fields, starting_potential
 from mlip.training.start_direct import conservative_from
 
+CONTINUED = 0.1  # of the learning rate of a family, for models that were trained before
 
-def run(recipe: Recipe, folder: str | Path, *, seeds: Sequence[int] = (), devices: int = 1, nodes: int = 1,
-        progress: bool = False, report: Callable[[str], object] = print) -> list[Path]:
-    """Do what a recipe says, or resume it, and return the paths of the trained models.
+
+def run(recipe: Recipe, folder: str | Path, *, seeds: Sequence[int] = (), device: str | None = None, devices: int = 1,
+        nodes: int = 1, progress: bool = False, report: Callable[[str], object] = print) -> list[Path]:
+    """Do what a recipe says, or resume it, and return the paths of the best models.
+
+    `mlip.verify.trained.document` measures them for their cards, also on the structures of `[data] test`.
 
     Args:
         recipe: what is trained on what.
         folder: of the run; made if absent. A committee has a folder for each seed in it.
         seeds: of the members of a committee: their weights and the order of their batches; what is held out for
-            validation is the same for all. Without any, one model is trained with the seed of the recipe.
+            validation is the same for all. Without any, one model is trained with the seed of the recipe. Members that
+            start from a trained model differ in the order of their batches, and in their adapters, only.
+        device: `"cpu"`, `"cuda"` or `"cuda:<index>"`; None for the CPU.
         devices: processes of one GPU or CPU each on this machine.
         nodes: machines.
         progress: whether to show bars.
@@ -40,53 +50,77 @@ def run(recipe: Recipe, folder: str | Path, *, seeds: Sequence[int] = (), device
         ModelFileError: the folder holds another run.
         NonFiniteError: the loss became NaN or infinite.
     """
-    folder = Path(folder)
     if len(set(seeds)) != len(seeds):
         raise OptionError(f"the seeds of a committee must differ; {list(seeds)} were given")
-    data = load_data(recipe.data, folder, recipe.base)
-    report(_preflight(recipe, data))
+    data, first, text, replay = _prepared(recipe, Path(folder), device)
+    report(text)
     paths = []
     for seed in seeds or (recipe.training.seed,):
-        config, start = dataclasses.replace(recipe.training, seed=seed), begin(recipe, data, seed)
-        paths.append(train(start, data.training, data.validation, folder / f"seed-{seed}" if seeds else folder, config,
-                           info=recipe.info(start.info), devices=devices, nodes=nodes, progress=progress,
-                           **_replay(recipe, start)))
+        config = _settings(recipe, first.model.config.family, seed)
+        start = first if seed == recipe.training.seed else begin(recipe, data, seed, device)
+        paths.append(train(start, data.training, data.validation, Path(folder) / (f"seed-{seed}" if seeds else ""),
+                           config, info=recipe.info(start.info), devices=devices, nodes=nodes, progress=progress,
+                           **replay))
     return paths
 
 
 def check(recipe: Recipe, folder: str | Path) -> str:
-    """Return what would be trained on what; read data are kept in the folder of the run.
+    """Return what would be trained on what, after everything that is done before the first step.
+
+    Data that were read are kept in the folder of the run.
 
     Raises:
         DataError, StructureError, OptionError, ConfigError: as `run`.
     """
-    return _preflight(recipe, load_data(recipe.data, Path(folder), recipe.base))
+    return _prepared(recipe, Path(folder), None)[2]
 
 
-def begin(recipe: Recipe, data: Data, seed: int) -> Potential:
+def begin(recipe: Recipe, data: Data, seed: int, device: str | None = None) -> Potential:
     """Return the potential that the training begins with: untrained, or the model of `[start]` fitted to the data."""
     fields = dict(recipe.model)
-    if recipe.start is None:
-        return initial_potential(fields.pop("family", "mace"), data.training, data.isolated, seed, **fields)
-    beside = recipe.base / Path(recipe.start.model).expanduser()
-    dtype, base = fields.pop("dtype", None), load(beside if beside.is_file() else recipe.start.model)
-    if not base.model.conservative and fields.get("forces") == "conservative":
-        base = conservative_from(base)
+    base = _base(recipe)
+    if recipe.start is None or base is None:
+        return initial_potential(fields.pop("family", "mace"), data.training, data.isolated, seed, **fields).to(device)
+    dtype = fields.pop("dtype", None)
     check_fields(base.model.config, fields)
-    return starting_potential(recipe.start, data.training, data.isolated, base=base, dtype=dtype, seed=seed)
+    return starting_potential(recipe.start, data.training, data.isolated, base=base, dtype=dtype, seed=seed).to(device)
 
 
-def _preflight(recipe: Recipe, data: Data) -> str:
-    start = begin(recipe, data, recipe.training.seed)
-    stress = any(stage.stress_weight for stage in recipe.training.parts)
-    report = str(preflight(data, cutoff=start.cutoff, stress=stress))
-    return report if recipe.start is None else f"{report}\n{start.info.description}"
+def _settings(recipe: Recipe, family: str, seed: int) -> TrainingConfig:
+    """Return the options of a run; a trained model goes on with a tenth of the learning rate where none is given."""
+    stages = recipe.training.parts
+    if recipe.start is not None:
+        rate = CONTINUED * RATES.get(family, min(RATES.values()))
+        stages = tuple(dataclasses.replace(stage, learning_rate=rate) if stage.learning_rate is None else stage
+                       for stage in stages)
+    return dataclasses.replace(recipe.training, stages=stages, seed=seed)
 
 
-def _replay(recipe: Recipe, start: Potential) -> dict[str, Any]:
-    """Return what is replayed, as arguments of `train`."""
+def _base(recipe: Recipe) -> Potential | None:
+    """Return the model of `[start]`, conservative where `[model]` asks for that."""
+    if recipe.start is None:
+        return None
+    beside = recipe.base / Path(recipe.start.model).expanduser()
+    base = load(beside if beside.is_file() else recipe.start.model)
+    if not base.model.conservative and recipe.model.get("forces") == "conservative":
+        base = conservative_from(base)
+    return base
+
+
+def _prepared(recipe: Recipe, folder: Path, device: str | None) -> tuple[Data, Potential, str, dict[str, Any]]:
+    """Return data, start, report and what is replayed, as arguments of `train`: all that can fail early."""
+    parts = recipe.training.parts
+    data = load_data(recipe.data, folder, recipe.base, forces=any(stage.forces_weight for stage in parts))
+    base = _base(recipe)
+    cutoff = recipe.model.get("cutoff", CUTOFF) if base is None else base.cutoff
+    report = preflight(data, cutoff=cutoff, stress=any(stage.stress_weight for stage in parts))
+    start = begin(recipe, data, recipe.training.seed, device)
+    text = str(report) if base is None else f"{report}\n{start.info.description}"
+    objective_for(start.model, recipe.training)
     if recipe.start is None or not recipe.start.replay:
-        return {}
+        return data, start, text, {}
     frames = [frame for name in recipe.start.replay
               for frame in iter_labelled(recipe.base / Path(name).expanduser(), recipe.data.keys, recipe.data.units)]
-    return {"replay": replay_examples(recipe.start, start, frames), "replay_fraction": recipe.start.replay_fraction}
+    replay = {"replay": replay_examples(recipe.start, start, frames), "replay_fraction": recipe.start.replay_fraction}
+    Plan(recipe.training, len(data.training), start.model.config.family, len(frames), recipe.start.replay_fraction)
+    return data, start, text, replay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from mlip.errors import NonFiniteError, OptionError, StructureError
 from mlip.graph import naming
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import evaluate
-from mlip.training.metrics import Difference, ErrorSums, Sums, differences, stress_label, wanted
+from mlip.training.metrics import Difference, ErrorSums, Sums, differences, in_batches, stress_label, wanted
 from mlip.units import GPA_PER_EV_A3
 
 Array = NDArray[np.float64]
@@ -137,7 +137,7 @@ def evaluate_on(potential: Potential, examples: Iterable[Labelled], batch_atoms:
         NonFiniteError: a prediction is NaN or infinite, by the index of its structure.
     """
     found, first = Evaluation(), 0
-    for batch in _batches(examples, batch_atoms):
+    for batch in in_batches(examples, batch_atoms):
         _add_batch(found, potential, batch, first)
         first += len(batch)
     if not first:
@@ -155,19 +155,6 @@ def numbers(sums: ErrorSums) -> dict[str, Any]:
             **_two("energy", "mev_per_atom", sums.energy_per_atom), **_two("energy", "mev_per_structure", sums.energy),
             **_two("forces", "mev_per_angstrom", sums.forces), **_two("stress", "mev_per_angstrom3", sums.stress),
             **_two("stress", "gpa", sums.stress, GPA_PER_EV_A3)}
-
-
-def _batches(examples: Iterable[Labelled], most: int) -> Iterator[list[Labelled]]:
-    batch: list[Labelled] = []
-    atoms = 0
-    for example in examples:
-        if batch and atoms + len(example.structure) > most:
-            yield batch
-            batch, atoms = [], 0
-        batch.append(example)
-        atoms += len(example.structure)
-    if batch:
-        yield batch
 
 
 def _add_batch(found: Evaluation, potential: Potential, batch: Sequence[Labelled], first: int) -> None:

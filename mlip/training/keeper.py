@@ -103,12 +103,14 @@ class Keeper(Callback):
         self.module.plan.load_state_dict(checkpoint["mlip"]["plan"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count, and to write."""
+        """Begin to count, and to write; the start is the first model that may be the best."""
         self._since = time.perf_counter()
         if trainer.is_global_zero:
             self._forget_rows(trainer.global_step)
             self._bar = tqdm(total=self.module.plan.steps, initial=trainer.global_step, unit="step",
                              disable=not self.progress)
+        if trainer.global_step == 0:
+            self._validate(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
@@ -118,34 +120,42 @@ class Keeper(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate, and write everything down."""
-        step, plan = trainer.global_step, self.module.plan
-        stage = plan.stage_index(step - 1)
-        found = errors(Dataset(self.validation.examples, self.module.potential(self.info)))
-        score = score_of(found, plan.stage(step - 1))
-        if not math.isfinite(score):
-            raise NonFiniteError(f"the validation errors became NaN or infinite after step {step}; "
-                                 f"{remedy(plan.rate(step - 1))}")
-        plan.validated(step - 1, score)
-        number = trainer.current_epoch + 1
-        if score < self.best or stage != self.best_stage:
-            self.best, self.best_round, self.best_stage = score, number, stage
-            if trainer.is_global_zero:
-                self._keep(found)
-        now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
-        if trainer.is_global_zero:
-            self._write_row(step, found)
+        self._validate(trainer)
         self._save(trainer)
-        if self._bar is not None:
-            self._bar.set_postfix_str(str(found))
-        if trainer.logger is not None:
-            trainer.logger.log_metrics({**found.to_dict(), "learning_rate": plan.rate(step - 1)}, step)
-        trainer.should_stop = self.finished(step)
+        trainer.should_stop = self.finished(trainer.global_step)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
+
+    def _validate(self, trainer: Trainer) -> None:
+        """Measure the average; the first process does, so that all go on with the same numbers."""
+        step, plan = trainer.global_step, self.module.plan
+        last = max(step - 1, 0)
+        stage = plan.stage_index(last)
+        found: Errors = trainer.strategy.broadcast(  # type: ignore[assignment]  # nothing, in other processes
+            errors(Dataset(self.validation.examples, self.module.potential(self.info)))
+            if trainer.is_global_zero else None)
+        score = score_of(found, plan.stage(last))
+        if not math.isfinite(score):
+            raise NonFiniteError(f"the validation errors became NaN or infinite after step {step}; "
+                                 f"{remedy(plan.rate(last))}")
+        plan.validated(last, score)
+        better = score < self.best or stage != self.best_stage
+        if better:
+            self.best, self.best_round, self.best_stage = score, math.ceil(step / plan.round), stage
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        if trainer.is_global_zero:
+            if better:
+                self._keep(found)
+            self._write_row(step, found)
+            if trainer.logger is not None:
+                trainer.logger.log_metrics({**found.to_dict(), "learning_rate": plan.rate(last)}, step)
+        self.module.losses.clear()
+        if self._bar is not None:
+            self._bar.set_postfix_str(str(found))
 
     def _keep(self, found: Errors) -> None:
         potential = self.module.potential(self.info)
@@ -166,9 +176,11 @@ class Keeper(Callback):
 
     def _write_row(self, step: int, found: Errors) -> None:
         log, plan = self.folder / "log.csv", self.module.plan
+        losses = self.module.losses
         row = {"epoch": f"{step / plan.epoch_steps:g}", "step": step,
+               "loss": f"{torch.stack(losses).mean().item():.6g}" if losses else "",
                **{k: f"{v:.4f}" for k, v in found.present().items()},
-               "learning_rate": f"{plan.rate(step - 1):.3e}", "seconds": f"{self.seconds:.1f}"}
+               "learning_rate": f"{plan.rate(max(step - 1, 0)):.3e}", "seconds": f"{self.seconds:.1f}"}
         with log.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row), lineterminator="\n")
             if file.tell() == 0:

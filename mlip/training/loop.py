@@ -48,7 +48,7 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         info: provenance of the trained model; by default that of the start.
         replay: structures of an earlier training, which are mixed into the batches but do not make epochs longer.
         replay_fraction: their share of each batch.
-        devices: processes of one GPU or CPU each on this machine (DDP).
+        devices: processes of one GPU or CPU each on this machine (DDP); each has an equal share of every batch.
         nodes: machines, started as Lightning documents.
         progress: whether to show a bar.
 
@@ -71,6 +71,9 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         if type(count) is not int or count < 1:
             raise OptionError(f"{name} must be a whole number from 1; {count!r} was given")
     config, folder = config or TrainingConfig(), Path(folder)
+    if config.batch_size % (devices * nodes):
+        raise OptionError(f"batch_size = {config.batch_size} cannot be shared evenly by {devices * nodes} processes, "
+                          "each of which counts the same; take a multiple of their number")
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
     _check(potential, training, validation)
     plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
@@ -78,7 +81,7 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
     info = dataclasses.replace(info or potential.info, description=(info.description if info else "") or (
         f"trained on {len(training)} structures, validated on {len(validation)}"))
     identity = {**dataclasses.asdict(config), "model": potential.info.sha256,
-                "trained": [name for name, weight in module.model.named_parameters() if weight.requires_grad],
+                "trained": [[n, list(w.shape)] for n, w in module.model.named_parameters() if w.requires_grad],
                 "data": [fingerprint(part) for part in (training, validation, replay)], "replay": replay_fraction}
     seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
     keeper = Keeper(folder, module, Dataset(validation, potential), info, json.loads(json.dumps(identity)), progress)
@@ -100,6 +103,7 @@ def _trainer(keeper: Keeper, accelerator: str, devices: int, nodes: int) -> Trai
     return Trainer(
         max_epochs=module.plan.rounds, accelerator=accelerator, devices=devices, num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto", logger=_logger(keeper.folder), callbacks=[keeper],
+        default_root_dir=keeper.folder,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
         gradient_clip_val=module.config.max_gradient or None, use_distributed_sampler=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -156,16 +156,28 @@ def wanted(examples: Sequence[Labelled]) -> dict[str, bool]:
             "stress": any(stress_label(e) is not None for e in examples)}
 
 
-def errors(data: Dataset, batch_size: int = 32) -> Errors:
+def errors(data: Dataset, batch_atoms: int = 1024) -> Errors:
     """Return the errors of the data set's own potential; NaN where its predictions are."""
-    sums = ErrorSums()
-    for start in range(0, len(data), batch_size):
-        indices = range(start, min(start + batch_size, len(data)))
-        examples = [data.examples[i] for i in indices]
-        result = evaluate(data.potential.model, data.batch(indices).graph, **wanted(examples))
+    sums, potential = ErrorSums(), data.potential
+    for examples in in_batches(data.examples, batch_atoms):
+        result = evaluate(potential.model, potential.graph([e.structure for e in examples]), **wanted(examples))
         for example, difference in zip(examples, differences(examples, result), strict=True):
             sums.add(len(example.structure), difference)
     return sums.errors()
+
+
+def in_batches(examples: Iterable[Labelled], most: int) -> Iterator[list[Labelled]]:
+    """Yield structures in lists of at most so many atoms, one structure at least."""
+    batch: list[Labelled] = []
+    atoms = 0
+    for example in examples:
+        if batch and atoms + len(example.structure) > most:
+            yield batch
+            batch, atoms = [], 0
+        batch.append(example)
+        atoms += len(example.structure)
+    if batch:
+        yield batch
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float64]:

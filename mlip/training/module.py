@@ -27,6 +27,7 @@ class TrainingModule(LightningModule):
         average: its moving average, which is validated and kept.
         objective: the loss, which may have weights of its own.
         plan: what each step does.
+        losses: of the steps since the last validation.
     """
 
     def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan) -> None:
@@ -41,6 +42,7 @@ class TrainingModule(LightningModule):
             self.objective = objective_for(self.model, config).to(potential.device, potential.dtype)
         names = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self._moving: list[Tensor] = [p for n, p in self.model.named_parameters() if n in names]
+        self.losses: list[Tensor] = []
         self._means: list[Tensor] = [p for n, p in self.average.named_parameters() if n in names]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -65,6 +67,7 @@ class TrainingModule(LightningModule):
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the training loss became {loss.item()} in step {self.global_step}; "
                                  f"{remedy(self.plan.rate(self.global_step))}")
+        self.losses.append(loss.detach())
         if self.trainer.world_size > 1:  # processes wait for the gradient of every weight, used or not
             loss = loss + 0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad)
         return loss

@@ -71,7 +71,8 @@ class Objective(nn.Module):
             energy = (result.energy - batch.energy) / batch.sizes
             loss = loss + stage.energy_weight * penalty(stage.energy_loss, energy, delta)
         if result.forces is not None:
-            loss = loss + stage.forces_weight * penalty(stage.forces_loss, result.forces - batch.forces, delta)
+            forces = known_difference(result.forces, batch.forces)
+            loss = loss + stage.forces_weight * penalty(stage.forces_loss, forces, delta)
         if result.stress is not None:
             stress = known_difference(result.stress, batch.stress)
             loss = loss + stage.stress_weight * penalty(stage.stress_loss, stress, delta)

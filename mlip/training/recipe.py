@@ -101,6 +101,8 @@ class Recipe:
                    TrainingConfig.from_dict(document.get("training", {})), dict(card), base)
 
     def info(self, start: ModelInfo) -> ModelInfo:
-        """Return the provenance of a model that was trained from a start: what `card` says, else as the start says."""
-        said: dict[str, Any] = {} if self.start else {"description": ""}
-        return dataclasses.replace(start, **said | {k: v for k, v in self.card.items() if k in PROVENANCE})
+        """Return the provenance of a model trained from a start: what `card` says, and what it was fine-tuned from."""
+        said: dict[str, Any] = {k: v for k, v in self.card.items() if k in PROVENANCE}
+        origin = start.description if self.start else ""
+        description = " ".join(text for text in (said.get("description", ""), origin) if text)
+        return dataclasses.replace(start, **said | {"description": description})

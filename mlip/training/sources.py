@@ -31,7 +31,8 @@ class DataConfig:
     Attributes:
         train: files to train on: extended XYZ, any format of ASE, ASE databases, LMDB files or folders of them.
         valid: files to validate with.
-        valid_fraction: share of the training structures that is held out where `valid` is empty.
+        valid_fraction: share of the training structures that is held out at random where `valid` is empty. Neighbours
+            in a trajectory are much alike, so that files of their own tell more.
         test: files to measure the trained model with.
         seed: of the choice of what is held out.
         isolated: file with an isolated atom of each element, for the energies of reference.
@@ -149,7 +150,7 @@ class Data:
 
 
 def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", forces: bool = True) -> Data:
-    """Read the files of a run into a `FrameStore` in `folder/data`, or open it where they have not changed.
+    """Read the files of a run into a `FrameStore` in `folder/frames`, or open it where they have not changed.
 
     Isolated atoms (structures of one atom without periodicity, or of the config_type IsolatedAtom) are no examples:
     they are left out of all parts, and those of the training files give the energies of reference if no others are
@@ -166,11 +167,11 @@ def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", fo
             few structures.
     """
     about = _signature(config, Path(base), forces)
-    store = _opened(Path(folder) / "data", about)
+    store = _opened(Path(folder) / "frames", about)
     if store is None:
         named = {name: iter_labelled(Path(base) / Path(name).expanduser(), config.keys, config.units, forces)
                  for part in FILES for name in getattr(config, part)}
-        store = FrameStore.pack(Path(folder) / "data", named, about)
+        store = FrameStore.pack(Path(folder) / "frames", named, about)
     lone = _isolated(store)
     by_part = np.repeat(np.arange(len(FILES)), [sum(store.counts[name] for name in getattr(config, part))
                                                 for part in FILES])

@@ -127,7 +127,7 @@ def starting_potential(config: StartConfig, examples: Sequence[Labelled], isolat
     set_references = _keep if config.references == "keep" else _from_data
     said = set_references(potential, sample(examples), isolated, present - known)
     name = origin.info.name or config.model
-    info = dataclasses.replace(origin.info, name="", validation={}, description=(
+    info = dataclasses.replace(origin.info, name="", validation={}, card={}, description=(
         f"fine-tuned from {name} ({origin.info.sha256[:12]}), method {config.method}; {said}"))
     potential = Potential(potential.model, info)
     choose_trained(potential.model, config, seed)

@@ -11,7 +11,9 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +27,7 @@ from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
 from mlip.training.duplicates import marks, repeated
 
+ABANDONED = 600.0  # s without a change, of what is being packed
 FORMAT = 1
 UNKNOWN = -(2**31)  # a charge or spin that was not given
 FRAME = np.dtype([("first", "<i8"), ("atoms", "<i4"), ("energy", "<f8"), ("cell", "<f8", (3, 3)), ("pbc", "?", (3,)),
@@ -52,9 +55,10 @@ class FrameStore(Sequence[Labelled]):
     @classmethod
     def pack(cls, folder: str | Path, frames: Iterable[Labelled] | Mapping[str, Iterable[Labelled]],
              about: Mapping[str, Any] | None = None) -> FrameStore:
-        """Write structures one after the other into a folder and open it; one that is there is replaced.
+        """Write structures one after the other into a folder and open it; a store that is there is replaced.
 
-        Nothing that opens is left behind where this is killed or fails.
+        Nothing that opens is left behind where this is killed or fails. Of several processes that do so at once, the
+        files of the last one stay.
 
         Args:
             folder: made, with those above it.
@@ -62,22 +66,26 @@ class FrameStore(Sequence[Labelled]):
             about: kept, as JSON, in `store.json`.
 
         Raises:
-            DataError: there are no structures.
+            DataError: there are no structures, or the folder holds something else.
         """
         target = Path(folder)
-        part = target.with_name(f"{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        if target.exists() and not (target / "store.json").is_file():
+            raise DataError(f"{target} holds no packed structures and is not overwritten; move it away, or give "
+                            "another folder")
+        _clean(target)
+        part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
         part.mkdir(parents=True)
         sources = frames if isinstance(frames, Mapping) else {"": frames}
         try:
             content = {**_write(part, sources), "about": dict(about or {})}
             with (part / "store.json").open("w") as file:
                 json.dump(content, file)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(part, target)
+            store = cls.open(part)  # what is mapped stays, whoever else writes to the same place
+            _exchange(part, target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        return cls.open(target)
+        store.folder = target
+        return store
 
     @classmethod
     def open(cls, folder: str | Path) -> FrameStore:
@@ -120,7 +128,7 @@ class FrameStore(Sequence[Labelled]):
 
     @property
     def fingerprint(self) -> str:
-        """Sha256 of the structures and labels in their order."""
+        """Sha256 of what the folder holds, and of which structures of it are in this sequence in which order."""
         whole = str(self._content["sha256"])
         if np.array_equal(self.indices, np.arange(self._content["frames"])):
             return whole
@@ -239,6 +247,30 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray
     return np.memmap(path, dtype, "r", shape=shape)
 
 
+def _clean(target: Path) -> None:
+    """Delete what processes that were killed have left beside a store; who still writes has touched it just now."""
+    for part in target.parent.glob(f"{target.name}.*.part"):
+        touched = max((path.stat().st_mtime for path in (part, *part.glob("*"))), default=0.0)
+        if time.time() - touched > ABANDONED:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _exchange(part: Path, target: Path) -> None:
+    """Move a new store to the place of an old one, which readers keep until they close it."""
+    old = part.with_suffix(".old")
+    for _ in range(10):
+        try:
+            if target.exists():
+                os.replace(target, old)
+            os.replace(part, target)
+            return
+        except OSError:  # another process was faster; its store is replaced
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    raise DataError(f"{target} cannot be written: other processes write it, too")
+
+
 def _write(folder: Path, sources: Mapping[str, Iterable[Labelled]]) -> dict[str, Any]:
     """Write the flat files and return the content of `store.json`."""
     heads: dict[str, int] = {}
@@ -258,7 +290,7 @@ def _write(folder: Path, sources: Mapping[str, Iterable[Labelled]]) -> dict[str,
                     dtype = FRAME if part == "frames" else ATOMS[part][0]
                     content = np.ascontiguousarray(values, dtype=dtype).tobytes()
                     files[part].write(content)
-                    digest.update(content)
+                    digest.update(content if part != "frames" else _told(record))
                 atoms += len(frame.structure)
                 seen[frame.structure.numbers] = True
                 count += 1
@@ -269,6 +301,13 @@ def _write(folder: Path, sources: Mapping[str, Iterable[Labelled]]) -> dict[str,
     return {"format": FORMAT, "frames": sum(count for _, count in counts), "atoms": atoms, "sources": counts,
             "elements": np.flatnonzero(seen).tolist(), "heads": list(heads), "config_types": list(config_types),
             "sha256": digest.hexdigest()}
+
+
+def _told(record: NDArray[Any]) -> bytes:
+    """Return what data say of a structure, without its marks: their last digits are those of a machine."""
+    told = record.copy()
+    told["marks"] = 0
+    return told.tobytes()
 
 
 def _record(frame: Labelled, first: int, heads: dict[str, int], config_types: dict[str, int]) -> NDArray[Any]:

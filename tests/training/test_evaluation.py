@@ -90,7 +90,8 @@ def test_against_numpy(potential: Potential, mixture: list[Labelled]) -> None:
 
 def test_the_sums_of_training_are_the_same(potential: Potential, mixture: list[Labelled]) -> None:
     complete = [e for e in mixture if e.forces is not None]
-    during, after = errors(Dataset(complete, potential), batch_size=4), evaluate_on(potential, complete).total.errors()
+    during = errors(Dataset(complete, potential), batch_atoms=16)
+    after = evaluate_on(potential, complete).total.errors()
     assert dataclasses.asdict(during) == pytest.approx(dataclasses.asdict(after), rel=1e-9)
     assert during.stress_rmse is not None
     assert set(during.to_dict()) == {f"{name}_{kind}_{unit}" for kind in ("rmse", "mae") for name, unit in (

@@ -151,7 +151,7 @@ class TestDataset:
 
 
 def test_errors_by_hand(examples: list[Labelled], start: Potential) -> None:
-    found = errors(Dataset(examples, start), batch_size=7)
+    found = errors(Dataset(examples, start), batch_atoms=20)
     predictions = start.evaluate([e.structure for e in examples])
     energy = 1e3 * np.array([(p.energy - e.energy) / 3 for p, e in zip(predictions, examples, strict=True)])
     forces = 1e3 * np.concatenate([(p.forces - e.forces).ravel() for p, e in zip(predictions, examples, strict=True)])

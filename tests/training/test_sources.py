@@ -51,12 +51,12 @@ def test_the_cache(crystals: Crystals, save: Save, tmp_path: Path) -> None:
     path = save("train.xyz", crystals(8))
     config = DataConfig.from_table({"train": "train.xyz"})
     load_data(config, tmp_path / "run", tmp_path)
-    stamp = (tmp_path / "run" / "data" / "store.json").stat().st_mtime_ns
+    stamp = (tmp_path / "run" / "frames" / "store.json").stat().st_mtime_ns
 
     def packed_anew(table: dict[str, object]) -> bool:
         nonlocal stamp
         load_data(DataConfig.from_table({"train": "train.xyz", **table}), tmp_path / "run", tmp_path)
-        before, stamp = stamp, (tmp_path / "run" / "data" / "store.json").stat().st_mtime_ns
+        before, stamp = stamp, (tmp_path / "run" / "frames" / "store.json").stat().st_mtime_ns
         return before != stamp
 
     assert [packed_anew(t) for t in ({}, {"seed": 3}, {"valid_fraction": 0.5})] == [False] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -171,6 +172,38 @@ FrameStore.pack({str(tmp_path / 'data')!r}, frames())
         with pytest.raises(DataError, match="no store"):
             FrameStore.open(path)
     assert len(FrameStore.pack(tmp_path / "data", frames())) == 12
+    (left,) = tmp_path.glob("*.part")  # might be another process at work
+    for path in (*left.iterdir(), left):
+        os.utime(path, (0, 0))
+    assert len(FrameStore.pack(tmp_path / "data", frames())) == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_is_no_store_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.xyz").write_text("mine")
+    with pytest.raises(DataError, match="not overwritten"):
+        FrameStore.pack(tmp_path / "data", frames())
+    assert (tmp_path / "data" / "train.xyz").read_text() == "mine"
+
+
+def test_several_processes_pack_at_once(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from mlip import Structure
+from mlip.graph.labelled import Labelled
+from mlip.training.store import FrameStore
+for _ in range(20):
+    store = FrameStore.pack({str(tmp_path / 'data')!r}, (Labelled(
+        Structure.create([1], [[i, 0, 0]]), float(i), np.zeros((1, 3))) for i in range(200)))
+    assert [e.energy for e in store] == list(range(200))
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.communicate()[1] == ""
+        assert process.returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
