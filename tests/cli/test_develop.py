@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,48 +36,110 @@ def data(place: Path, model: str) -> Path:
     return place / "train.xyz"
 
 
-TINY = ("--channels", 2, "--edge-lmax", 1, "--hidden-lmax", 0, "--correlation", 1, "--cutoff", 3.0)
+MODEL = "channels = 2\nedge_lmax = 1\nhidden_lmax = 0\ncorrelation = 1\ncutoff = 3.0"
+
+
+def recipe(data: str = "", model: str = MODEL, training: str = "epochs = 2", more: str = "") -> str:
+    """Write a recipe and return its name."""
+    Path("recipe.toml").write_text(f"""
+[data]
+train = "train.xyz"
+isolated = "isolated.xyz"
+{data}
+[model]
+{model}
+[training]
+seed = 3
+{training}
+{more}
+""")
+    return "recipe.toml"
 
 
 def test_train_and_resume(run, data) -> None:
-    command = ("train", data, "-o", "run", "--isolated", "isolated.xyz", "--epochs", 2, "--seed", 3, *TINY)
-    code, out, err = run(*command)
+    code, out, err = run("train", recipe(more="[card]\nname = 'methanol'"), "-o", "run")
     assert (code, err) == (0, "")
-    assert out.startswith("best model: ")
+    assert "structures" in out
+    assert out.splitlines()[-1] == f"best model: {Path('run/best.mlip')}"
     potential = mlip.load("run/best.mlip")
     assert list(potential.elements) == ["H", "C", "O"]
-    assert potential.cutoff == 3.0
-    assert potential.model.config.channels == 2
+    assert (potential.cutoff, potential.model.config.channels, potential.info.name) == (3.0, 2, "methanol")
     assert len(Path("run/log.csv").read_text().splitlines()) == 3
-    assert Path("run/last.pt").is_file()
-    assert run(*command)[0] == 0  # done already: nothing is added
+    assert Path("run/last.ckpt").is_file()
+    assert run("train", "recipe.toml", "-o", "run")[0] == 0  # done already: nothing is added
     assert len(Path("run/log.csv").read_text().splitlines()) == 3
-    code, _, err = run(*command, "--learning-rate", 0.5)
+    code, _, err = run("train", recipe(training="learning_rate = 0.5"), "-o", "run")
     assert code == 2
     assert "other options" in err
 
 
 def test_train_another_family(run, data) -> None:
     """Options that only one family has are left to it."""
-    command = ("train", data, "-o", "run", "--isolated", "isolated.xyz", "--epochs", 1, "--cutoff", 3.0,
-               "--batch-size", 8, "--family", "equiformer_v3", "--channels", 2, "--num-layers", 1)
-    code, _, err = run(*command)
+    small = "family = 'equiformer_v3'\nchannels = 2\nnum_layers = 1\ncutoff = 3.0"
+    code, _, err = run("train", recipe(model=small, training="epochs = 1\nbatch_size = 8"), "-o", "run")
     assert (code, err) == (0, "")
     assert mlip.load("run/best.mlip").model.config.family == "equiformer_v3"
-    code, _, err = run(*command, "--pair-repulsion")
+    code, _, err = run("train", recipe(model=f"{small}\npair_repulsion = true"), "-o", "run")
     assert code == 2
     assert "unknown equiformer_v3 option(s) pair_repulsion" in err
 
 
-def test_bad_training(run, data) -> None:
-    for arguments, text in ((("--epochs", 0), "epochs"), (("--channels", 0), "channels"), (("--family", "x"), "'x'"),
-                            (("--isolated", "methanol.xyz"), "methanol.xyz")):
-        code, _, err = run("train", data, "-o", "run", *arguments)
-        assert code == 2
-        assert text in err
-    code, _, err = run("train", "methanol.xyz", "-o", "run")
+def test_train_further(run, data, model) -> None:
+    start = f"[start]\nmodel = {json.dumps(model)}\nmethod = 'frozen'"
+    code, out, err = run("train", recipe(model="", training="epochs = 1", more=start), "-o", "run", "--check")
+    assert (code, err) == (0, "")
+    assert "fine-tuned from" in out
+    assert not Path("run/best.mlip").exists()
+    assert run("train", "recipe.toml", "-o", "run")[0] == 0
+    assert mlip.load("run/best.mlip").elements == mlip.load(model).elements
+
+
+MISTAKES = {
+    "no TOML": ("", "[[data", "OptionError", "is not TOML"),
+    "no such option": ("", "epoch = 3", "OptionError", "[training] has no option epoch"),
+    "no epochs": ("", "epochs = 0", "OptionError", "epochs must be a whole number from 1"),
+    "stress of molecules": ("", "stress_weight = 1", "DataError", "stress is trained"),
+    "no such table": ("", "[trainig]", "OptionError", "no table trainig"),
+    "no such family": ("", "[start]\nmodel = 'absent.mlip'", "ModelNotFoundError", "absent.mlip"),
+    "no such file": ("valid = 'absent.xyz'", "", "DataError", "absent.xyz"),
+    "not labelled": ("valid = 'methanol.xyz'", "", "DataError", "no energy"),
+    "no such forces": ("forces_key = 'dft'", "", "DataError", "no forces under dft"),
+    "no such unit": ("energy_unit = 'erg'", "", "OptionError", "Hartree"),
+    "other lengths": ("length_unit = 'nm'", "", "OptionError", "no atom of the data has a neighbour"),
+    "torque of MACE": ("", "torque_weight = 1", "OptionError", "torque_weight"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_train_mistakes(run, data, name) -> None:
+    """One line, and no model."""
+    more, training, kind, text = MISTAKES[name]
+    code, out, err = run("train", recipe(more, training=training), "-o", "run")
     assert code == 2
-    assert "no energy" in err
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"mlip train: {kind}: ")
+    assert text in err
+    assert "best model" not in out
+    assert not Path("run/best.mlip").exists()
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    (("--devices", 0), "devices must be a whole number from 1; 0"), (("--nodes", -1), "nodes must be a whole"),
+    (("--seeds", 1, 1), "seeds of a committee must differ"), (("-o", "train.xyz"), "train.xyz")])
+def test_train_options_that_are_wrong(run, data, options, text) -> None:
+    code, _, err = run("train", recipe(), "-o", "run", *options)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert text in err
+
+
+def test_train_without_lightning(run, data, monkeypatch) -> None:
+    """The data can be checked all the same."""
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    assert run("train", recipe(), "-o", "run", "--check")[0] == 0
+    code, _, err = run("train", "recipe.toml", "-o", "run")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("mlip train: MissingDependencyError: this needs the package 'lightning'")
+    assert "mlip-md[train]" in err
 
 
 def test_verify_neighbors(run) -> None:

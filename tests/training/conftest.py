@@ -76,6 +76,18 @@ def crystals() -> Callable[..., list[Atoms]]:
     return made
 
 
+@pytest.fixture(scope="session")
+def water() -> Callable[..., list[Atoms]]:
+    """The molecules of `teacher_labels` as ASE has them, with REF_energy and REF_forces."""
+    def made(count: int = 12, seed: int = 0) -> list[Atoms]:
+        frames = []
+        for e in teacher_labels(count, seed):
+            frames.append(Atoms(e.structure.numbers, e.structure.positions, info={"REF_energy": e.energy}))
+            frames[-1].new_array("REF_forces", e.forces)
+        return frames
+    return made
+
+
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[[str, list[Atoms]], Path]:
     """Write extended XYZ with all digits into the folder of the test."""
