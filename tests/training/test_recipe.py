@@ -32,8 +32,8 @@ Frames = list[Atoms]
 Save = Callable[[str, Frames], Path]
 Tables = Mapping[str, Any]
 
-MACE = {"channels": 4, "edge_lmax": 1, "hidden_lmax": 1, "correlation": 2, "radial_mlp": [8], "num_bessel": 4,
-        "cutoff": 3.5}
+MACE: dict[str, Any] = {"channels": 4, "edge_lmax": 1, "hidden_lmax": 1, "correlation": 2, "radial_mlp": [8],
+                        "num_bessel": 4, "cutoff": 3.5}
 EQUIFORMER = {"family": "equiformer_v3", "channels": 4, "num_layers": 1, "lmax": 1, "mmax": 1, "num_heads": 1}
 TRANSIP = {"family": "transip", "channels": 8, "num_layers": 1, "num_heads": 2}
 E0 = {"H": -13.6, "O": -2013.8}
