@@ -59,21 +59,13 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         NonFiniteError: the loss became NaN or infinite.
         MissingDependencyError: lightning is not installed.
     """
-    if find_spec("lightning") is None:
-        raise MissingDependencyError.of("lightning", "train")
+    config, folder = config or TrainingConfig(), Path(folder)
+    _check_processes(config, devices, nodes)
     from torch.utils.data import ConcatDataset
 
-    with _quiet():
-        from mlip.training.keeper import Keeper
-        from mlip.training.module import Batches, TrainingModule
+    from mlip.training.keeper import Keeper
+    from mlip.training.module import Batches, TrainingModule
 
-    for name, count in (("devices", devices), ("nodes", nodes)):
-        if type(count) is not int or count < 1:
-            raise OptionError(f"{name} must be a whole number from 1; {count!r} was given")
-    config, folder = config or TrainingConfig(), Path(folder)
-    if config.batch_size % (devices * nodes):
-        raise OptionError(f"batch_size = {config.batch_size} cannot be shared evenly by {devices * nodes} processes, "
-                          "each of which counts the same; take a multiple of their number")
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
     _check(potential, training, validation)
     plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
@@ -93,6 +85,21 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
                     ckpt_path=keeper.state_file if done else None)
     return keeper.best_file
+
+
+def _check_processes(config: TrainingConfig, devices: int, nodes: int) -> None:
+    """Check that there is something to run, and that a batch can be shared."""
+    try:
+        with _quiet():
+            import lightning.pytorch  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError.of("lightning", "train") from None
+    for name, count in (("devices", devices), ("nodes", nodes)):
+        if type(count) is not int or count < 1:
+            raise OptionError(f"{name} must be a whole number from 1; {count!r} was given")
+    if config.batch_size % (devices * nodes):
+        raise OptionError(f"batch_size = {config.batch_size} cannot be shared evenly by {devices * nodes} processes, "
+                          "each of which counts the same; take a multiple of their number")
 
 
 def _trainer(keeper: Keeper, accelerator: str, devices: int, nodes: int) -> Trainer:

@@ -60,14 +60,16 @@ def test_train_and_resume(run, data) -> None:
     code, out, err = run("train", recipe(more="[card]\nname = 'methanol'"), "-o", "run")
     assert (code, err) == (0, "")
     assert "structures" in out
-    assert out.splitlines()[-1] == f"best model: {Path('run/best.mlip')}"
+    assert out.splitlines()[-2:] == [f"best model: {Path('run/best.mlip')}", f"with card:  {Path('run/methanol.mlip')}"]
+    assert "Dynamics" in Path("run/methanol.card.md").read_text()
+    assert {path.name for path in Path("run").glob("*.png")} == {"learning.png", "parity-validation.png"}
     potential = mlip.load("run/best.mlip")
     assert list(potential.elements) == ["H", "C", "O"]
     assert (potential.cutoff, potential.model.config.channels, potential.info.name) == (3.0, 2, "methanol")
-    assert len(Path("run/log.csv").read_text().splitlines()) == 3
+    assert len(Path("run/log.csv").read_text().splitlines()) == 4  # names, the start and two epochs
     assert Path("run/last.ckpt").is_file()
     assert run("train", "recipe.toml", "-o", "run")[0] == 0  # done already: nothing is added
-    assert len(Path("run/log.csv").read_text().splitlines()) == 3
+    assert len(Path("run/log.csv").read_text().splitlines()) == 4  # names, the start and two epochs
     code, _, err = run("train", recipe(training="learning_rate = 0.5"), "-o", "run")
     assert code == 2
     assert "other options" in err
@@ -105,7 +107,7 @@ MISTAKES = {
     "not labelled": ("valid = 'methanol.xyz'", "", "DataError", "no energy"),
     "no such forces": ("forces_key = 'dft'", "", "DataError", "no forces under dft"),
     "no such unit": ("energy_unit = 'erg'", "", "OptionError", "Hartree"),
-    "other lengths": ("length_unit = 'nm'", "", "OptionError", "no atom of the data has a neighbour"),
+    "other lengths": ("length_unit = 'nm'", "", "DataError", "no atom has a neighbour"),
     "torque of MACE": ("", "torque_weight = 1", "OptionError", "torque_weight"),
 }
 
