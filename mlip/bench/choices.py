@@ -10,7 +10,7 @@ from mlip.models.transip import TransIPConfig
 
 CUTOFF, EDGE_LMAX, CORRELATION = 5.0, 3, 3
 NEIGHBORS = 54.1  # edges of an atom of water within the cutoff
-WATER = [1, 8]
+WATER = (1, 8)
 RADIALS = ("exact", "tabulated")
 EXACT = "clebsch_gordan"
 
@@ -42,12 +42,16 @@ class MACEChoice:
         channels: feature channels of each degree.
         hidden_lmax: largest degree of the features between layers.
         seed: of the weights.
+        elements: atomic numbers it knows.
+        neighbors: mean number of neighbours of an atom, which divides the messages.
     """
 
     radials: ClassVar[tuple[str, ...]] = RADIALS
     channels: int = 128
     hidden_lmax: int = 1
     seed: int = 0
+    elements: tuple[int, ...] = WATER
+    neighbors: float = NEIGHBORS
 
     @property
     def irreps(self) -> str:
@@ -69,12 +73,12 @@ class MACEChoice:
     def settings(self) -> dict[str, Any]:
         """What mace-torch and ours must know to build it, but for elements and seed."""
         return {"cutoff": CUTOFF, "channels": self.channels, "hidden_lmax": self.hidden_lmax, "edge_lmax": EDGE_LMAX,
-                "correlation": CORRELATION, "avg_num_neighbors": NEIGHBORS}
+                "correlation": CORRELATION, "avg_num_neighbors": self.neighbors}
 
     def create(self, tensor_product: str = EXACT) -> Potential:
         """Return the model, or a variant of it with another tensor product, with random weights of our own."""
         other: dict[str, Any] = {} if tensor_product == EXACT else {"tensor_product": tensor_product}
-        return create("mace", WATER, self.seed, **self.settings, **other)
+        return create("mace", self.elements, self.seed, **self.settings, **other)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class TransIPChoice:
     @property
     def title(self) -> str:
         """What to say of it in one line; errors are those of `create`."""
-        c = TransIPConfig.from_dict({"atomic_numbers": tuple(WATER), "cutoff": CUTOFF, "size": self.size})
+        c = TransIPConfig.from_dict({"atomic_numbers": WATER, "cutoff": CUTOFF, "size": self.size})
         return (f"transip {self.size} with random weights, float32, {c.num_layers} layers, {c.channels} channels, "
                 f"{c.num_heads} heads, cutoff {CUTOFF:g} A")
 

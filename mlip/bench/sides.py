@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlip.bench.choices import EXACT, RADIALS, WATER, Choice, MACEChoice
+from mlip.bench.choices import EXACT, RADIALS, Choice, MACEChoice
 from mlip.bench.group import Group, start_ours
 from mlip.bench.water import water_box
 from mlip.bench.worker import PROCESSES, Worker
@@ -86,8 +86,8 @@ class Sides(Group):
         self.choice, self.ways, self.python = choice, {v.label: v for v in ways}, python
         peer = stack.enter_context(start_peer(python)) if python else None
         if peer is not None and choice.beside is not None:
-            peer.call("build", path=str(self._peer_file), seed=choice.beside.seed, atomic_numbers=WATER,
-                      **choice.beside.settings)
+            peer.call("build", path=str(self._peer_file), seed=choice.beside.seed,
+                      atomic_numbers=choice.beside.elements, **choice.beside.settings)
         self.backends: dict[str, str] = {}
         for label in self.ways:
             self.workers[label] = stack.enter_context(start_ours(label))

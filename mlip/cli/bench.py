@@ -38,6 +38,7 @@ def add_commands(commands: Commands) -> None:
     _add_profile(subjects)
     _add_skin(subjects)
     _add_tensor_products(subjects)
+    _add_training(subjects)
     _add_learned_symmetry(subjects)
     for subject in subjects.choices.values():
         subject.add_argument("--json", type=Path, help="file for the numbers")
@@ -118,6 +119,24 @@ def _add_tensor_products(subjects: Commands) -> None:
     products.set_defaults(run=_tensor_products)
 
 
+def _add_training(subjects: Commands) -> None:
+    training = subjects.add_parser("training", help="training of MACE beside mace-torch: structures per second, memory")
+    training.add_argument("--data", type=Path, help="structures with energies and forces (extended XYZ; default: "
+                          "distorted acetylacetone)")
+    training.add_argument("--structures", type=int, default=320,
+                          help="how many to take, from the first (default: %(default)s)")
+    training.add_argument("--channels", type=int, default=128, help="of each degree (default: %(default)s)")
+    training.add_argument("--hidden-lmax", type=int, default=1, help="largest degree of features (default: 1)")
+    training.add_argument("--batch-sizes", type=int, nargs="+", default=[5, 16], help="default: 5 16")
+    _add_threads(training)
+    training.add_argument("--steps", type=int, default=10, help="in a block (default: %(default)s)")
+    _add_peer(training, rounds=5)
+    training.add_argument("--backend", nargs="+", default=["auto"], help="auto, compiled, reference (default: auto)")
+    training.add_argument("--tensor-product", nargs="+", default=["clebsch_gordan"],
+                          help="as of `bench model` (default: the exact one)")
+    training.set_defaults(run=_training)
+
+
 def _add_learned_symmetry(subjects: Commands) -> None:
     learned = subjects.add_parser(
         "learned-symmetry", help="errors and symmetry of TransIP with and without the losses that teach it rotations",
@@ -162,8 +181,8 @@ def _add_threads(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 2")
 
 
-def _add_peer(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--rounds", type=int, default=20, help="turns of each side (default: %(default)s)")
+def _add_peer(command: argparse.ArgumentParser, rounds: int = 20) -> None:
+    command.add_argument("--rounds", type=int, default=rounds, help="turns of each side (default: %(default)s)")
     command.add_argument("--peer-python", help="Python of an environment with mace-torch "
                          "(default: the environment variable MLIP_PEER_MACE_PYTHON)")
 
@@ -307,6 +326,20 @@ def _tensor_products(options: argparse.Namespace) -> None:
         save_csv(rows, options.csv)
     if options.plot is not None:
         plot(rows, options.plot)
+
+
+def _training(options: argparse.Namespace) -> None:
+    from mlip.bench.choices import MACEChoice
+    from mlip.bench.training import acetylacetones, bench_training, table
+    from mlip.io.dataset import read_labelled
+    from mlip.training import separate_isolated
+
+    examples = (acetylacetones(options.structures) if options.data is None
+                else separate_isolated(read_labelled(options.data))[1][: options.structures])
+    _report(options, lambda: bench_training(
+        examples, MACEChoice(options.channels, options.hidden_lmax), options.batch_sizes, options.threads,
+        steps=options.steps, rounds=options.rounds, backends=options.backend, products=options.tensor_product,
+        peer=options.peer_python), table)
 
 
 def _learned_symmetry(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mlip.bench.equiformer.study import EquiformerSides
 from mlip.bench.sides import Sides
+from mlip.bench.training import TrainingSides
 from mlip.bench.worker import Memory
 
 TINY = ("--channels", 2, "--hidden-lmax", 0)
@@ -54,6 +55,20 @@ def test_the_others(run) -> None:
         assert (code, err) == (0, "")
         assert text in out
         assert json.loads(Path("rows.json").read_text())[0]["atoms"] == 24
+
+
+def test_training(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingSides, "memory_of_run", lambda *_: 1)  # no further processes
+    code, out, err = run("bench", "training", *TINY, "--structures", 4, "--batch-sizes", 2, "--threads", 1, "--rounds",
+                         1, "--steps", 1, "--json", "rows.json")
+    assert (code, err) == (0, "")
+    assert "| mlip | 2 |" in out
+    assert json.loads(Path("rows.json").read_text())[0]["structures"] == 4
+    for arguments, text in ((("--data", "absent.xyz"), "absent.xyz"), (("--peer-python", "/absent"), "/absent"),
+                            (("--structures", 4), "too few"), (("--channels", 0), "channels")):
+        code, _, err = run("bench", "training", "--structures", 16, *arguments)
+        assert code == 2
+        assert text in err
 
 
 def test_profile_of_a_model_of_mine(run, model) -> None:

@@ -14,6 +14,7 @@ from mlip.bench.dynamics import run_nve
 from mlip.bench.equiformer.published import as_published, first_feed_forward
 from mlip.bench.profiling import profile, roofline, sgemm_rate
 from mlip.bench.tensor_products.contest import Contest
+from mlip.bench.training_run import TrainingRun
 from mlip.checkpoints import Potential
 from mlip.graph import Structure
 from mlip.models.mace.blocks import Product
@@ -23,6 +24,7 @@ from mlip.ops import gaunt_polynomial, symmetric_contraction
 from mlip.ops._library import LIBRARY
 from mlip.ops.edge_convolution import Edges, edge_convolution
 from mlip.so3.degrees import Paths
+from mlip.training import TrainingConfig
 
 
 class Actions:
@@ -85,6 +87,19 @@ class Actions:
         loss = (result.energy / self.graph.num_atoms).square().mean() + result.forces.square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss)
+
+    def prepare_run(self, path: str, steps: int, options: dict[str, Any]) -> dict[str, int]:
+        """Get ready to train with options of `TrainingConfig` on structures, whose edges are found now."""
+        self.training = TrainingRun(self.potential, path, steps, TrainingConfig(**options))
+        return {"edges": self.training.edges}
+
+    def first_loss(self) -> dict[str, float]:
+        """Return the loss of the first structures, and the norm of its gradient without the contractions' weights."""
+        return self.training.first_loss()
+
+    def run(self) -> None:
+        """Train for some steps."""
+        self.training.run()
 
     def prepare_convolution(self, path: str) -> None:
         """Read the inputs of an edge convolution."""

@@ -6,12 +6,14 @@ It answers to the same names as `ours.py`, reads and writes the same files, and 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 from typing import Any
 
 import numpy as np
 import torch
 from e3nn import o3
 from mace import data, modules, tools
+from mace.tools.train import ExponentialMovingAverage
 from torch import Tensor
 
 
@@ -77,6 +79,19 @@ class Actions:
         loss = (result["energy"] / len(result["forces"])).square().mean() + result["forces"].square().mean()
         loss.backward()
         return float(loss)
+
+    def prepare_run(self, path: str, steps: int, options: dict[str, Any]) -> dict[str, int]:
+        """Get ready to train as `run_train` of mace-torch does, on structures whose edges are found now."""
+        self.training = Training(self.model.requires_grad_(True), path, steps, options)
+        return {"edges": sum(one.edge_index.shape[1] for one in self.training.loader.dataset)}
+
+    def first_loss(self) -> dict[str, float]:
+        """Return the loss of the first structures, and the norm of its gradient without the contractions' weights."""
+        return self.training.first_loss()
+
+    def run(self) -> None:
+        """Train for some steps."""
+        self.training.run()
 
     def prepare_convolution(self, path: str) -> None:
         """Read the inputs of an edge convolution, and make the tensor product "uvu" of e3nn for its paths."""
@@ -145,6 +160,63 @@ class Actions:
     def write_contraction(self, path: str) -> None:
         """Write what the last contraction found, in the layout of `ours.py`."""
         np.savez(path, features=_channels_last(self.contracted, self.messages.shape[1]).numpy())
+
+
+class Training:
+    """A training run; the options are those of `mlip.training.TrainingConfig`."""
+
+    def __init__(self, model: Any, path: str, steps: int, options: dict[str, Any]) -> None:
+        self.model, self.steps, self.options = model, steps, options
+        batch_size = options["batch_size"]
+        structures = _structures(path, model)
+        loader = tools.torch_geometric.dataloader.DataLoader
+        self.first = next(iter(loader(structures, batch_size=batch_size, shuffle=False)))
+        self.loader = loader(structures, batch_size=batch_size, shuffle=True, drop_last=True)
+        self.loss = modules.WeightedEnergyForcesLoss(options["energy_weight"], options["forces_weight"])
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=options["learning_rate"], amsgrad=True)
+        self.average = ExponentialMovingAverage(model.parameters(), decay=options["ema_decay"])
+
+    def first_loss(self) -> dict[str, float]:
+        """Return the loss of the first structures, and the norm of its gradient without the contractions' weights."""
+        loss = self.differentiate(self.first)
+        compared = [p.grad for name, p in self.model.named_parameters() if "symmetric_contractions" not in name]
+        norm = sum(float(g.double().square().sum()) for g in compared if g is not None) ** 0.5
+        return {"loss": float(loss), "gradient norm": norm}
+
+    def run(self) -> None:
+        """Train for some steps."""
+        done = 0
+        while done < self.steps:
+            for batch in itertools.islice(self.loader, self.steps - done):
+                self.differentiate(batch)
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm=self.options["max_gradient"])
+                self.optimizer.step()
+                self.average.update()
+                done += 1
+
+    def differentiate(self, batch: Any) -> Tensor:
+        """Compute the derivatives of the loss by the weights; return the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        output = self.model(batch.to_dict(), training=True, compute_force=True)
+        loss: Tensor = self.loss(pred=output, ref=batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+def _structures(path: str, model: Any) -> list[Any]:
+    """Read structures that `save_labelled` of `mlip/bench/training_run.py` wrote."""
+    table = tools.AtomicNumberTable([int(z) for z in model.atomic_numbers])
+    with np.load(path) as z:
+        arrays = dict(z)
+    bounds = np.cumsum(arrays["sizes"])[:-1]
+    out = []
+    for numbers, positions, forces, energy, cell, pbc in zip(
+            *(np.split(arrays[name], bounds) for name in ("numbers", "positions", "forces")), arrays["energy"],
+            arrays["cell"], arrays["pbc"], strict=True):
+        one = data.Configuration(atomic_numbers=numbers, positions=positions, cell=cell, pbc=tuple(map(bool, pbc)),
+                                 properties={"energy": energy, "forces": forces}, property_weights={})
+        out.append(data.AtomicData.from_config(one, z_table=table, cutoff=float(model.r_max)))
+    return out
 
 
 def _degree(components: int) -> int:
