@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,15 +21,17 @@ from mlip.bench.sides import PEER, PEER_VARIABLE, Sides, peer_python, variants
 from mlip.bench.training_run import save_labelled
 from mlip.bench.worker import Worker
 from mlip.checkpoints import load
-from mlip.errors import EngineMismatchError, OptionError
+from mlip.errors import EngineMismatchError, MissingDependencyError, OptionError
 from mlip.graph.labelled import Labelled
 from mlip.io.ase import structure_of
 from mlip.neighbors import neighbor_list
 from mlip.simulation.quickstart import MODEL, acetylacetone
-from mlip.training import TrainingConfig
+from mlip.training.config import RATES, TrainingConfig
 
 TOLERANCE = 1e-4  # relative, of loss and gradient; both sides are float32
 STRUCTURES = 320
+OPTIONS = {name: getattr(TrainingConfig(learning_rate=RATES["mace"]), name)
+           for name in ("learning_rate", "energy_weight", "forces_weight", "ema_decay", "max_gradient")}
 
 
 class TrainingSides(Sides):
@@ -55,10 +57,10 @@ def bench_training(examples: Sequence[Labelled] | None = None, choice: MACEChoic
 
     A step is energy and forces of a batch, the derivatives of the loss (energies per atom and forces) by all weights,
     cut gradients, Adam with AMSGrad, and the moving average of the weights. Each side makes its batches as it always
-    does, in a random order, with neighbour lists made before. Ours and mace-torch live in processes of their own with
-    the same random weights (float32); they run in turn, the others idle; the least time of a block of steps counts.
-    Loss and gradient of the first batch must agree. Memory is what the first block adds in a fresh process that has
-    the model and the data, at the largest number of threads.
+    does, in a random order: mace-torch with neighbour lists made before, ours with lists made for each batch. Both
+    live in processes of their own with the same random weights (float32); they run in turn, the others idle; the least
+    time of a block of steps counts. Loss and gradient of the first batch must agree. Memory is what the first block
+    adds in a fresh process that has the model and the data, at the largest number of threads.
 
     Args:
         examples: structures with labels; by default distorted molecules of acetylacetone. Energies count from their
@@ -82,9 +84,12 @@ def bench_training(examples: Sequence[Labelled] | None = None, choice: MACEChoic
 
     Raises:
         OptionError: bad options, or fewer structures than a batch has.
+        MissingDependencyError: lightning is not installed.
         WorkerError: a process that cannot be started, or died.
         EngineMismatchError: loss or gradient of the first batch differ.
     """
+    if find_spec("lightning") is None:
+        raise MissingDependencyError.of("lightning", "train")
     check_counts(batch_sizes=batch_sizes, threads=threads, steps=[steps], rounds=[rounds])
     examples = acetylacetones() if examples is None else examples
     if len(examples) < max(batch_sizes):
@@ -96,8 +101,7 @@ def bench_training(examples: Sequence[Labelled] | None = None, choice: MACEChoic
         for size in batch_sizes:
             file = both.folder / f"batches{size}.npz"
             save_labelled(interactions(examples[: len(examples) - len(examples) % size]), file)
-            options = dataclasses.asdict(TrainingConfig(batch_size=size))
-            run = {"path": str(file), "steps": steps, "options": options}
+            run = {"path": str(file), "steps": steps, "options": {**OPTIONS, "batch_size": size}}
             rows += _rows(both, run, threads, rounds, len(examples) - len(examples) % size)
     return rows
 

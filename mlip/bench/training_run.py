@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from mlip.checkpoints import Potential
@@ -17,7 +14,9 @@ from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
 from mlip.training import Dataset, TrainingConfig
 from mlip.training.data import Batch
-from mlip.training.objective import objective_for
+from mlip.training.module import TrainingModule
+from mlip.training.plan import Plan
+from mlip.training.tuning import Tuning
 
 PRODUCTS = re.compile(r"products\.\d+\.weights")  # in a basis of their own: their gradient has another norm elsewhere
 
@@ -44,7 +43,7 @@ def load_labelled(path: str | os.PathLike[str]) -> list[Labelled]:
 
 
 class TrainingRun:
-    """A model, what trains it, and data.
+    """What `mlip train` does between two validations.
 
     Attributes:
         edges: of all structures.
@@ -59,45 +58,40 @@ class TrainingRun:
             steps: of a call of `run`.
             config: of the training.
         """
-        self.config, self.steps = config, steps
+        self.config, self.steps, self.done = config, steps, 0
         self.data = Dataset(load_labelled(path), potential)
-        self.edges = sum(len(e.senders) for e in self.data.edges)
-        self.model = copy.deepcopy(potential.model).requires_grad_(True)
-        self.average = copy.deepcopy(potential.model).requires_grad_(False)
-        self.objective = objective_for(self.model, config)
-        self.parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, amsgrad=True)
+        self.edges = sum(batch.graph.edge_index.shape[1] for batch in self.data.batches(config.batch_size))
+        self.plan = Plan(config, len(self.data), potential.model.config.family)
+        self.module = TrainingModule(potential, config, self.plan, Tuning())
+        self.weights = list(self.module.model.parameters())
+        self.optimizer = self.module.configure_optimizers()
         self.generator = np.random.default_rng(config.seed)
 
     def first_loss(self) -> dict[str, float]:
         """Return the loss of the first batch, and the norm of its gradient without that by the weights of products."""
-        batch = self.data.batch(range(self.config.batch_size))
-        loss = self.differentiate(batch)
-        compared = [p.grad for name, p in self.model.named_parameters() if not PRODUCTS.match(name)]
+        loss = self.differentiate(self.data.batch(range(self.config.batch_size)))
+        compared = [p.grad for name, p in self.module.model.named_parameters() if not PRODUCTS.match(name)]
         norm = nn.utils.get_total_norm([g for g in compared if g is not None])
         return {"loss": float(loss), "gradient norm": float(norm)}
 
     def run(self) -> None:
         """Train for some steps."""
-        done = 0
-        while done < self.steps:
-            batches = self.data.batches(self.config.batch_size, self.generator)
-            for batch in itertools.islice(batches, self.steps - done):
-                self.one_step(batch)
-                done += 1
+        for _ in range(self.steps):
+            self.one_step(self.data.batch(self.plan.indices(self.done)))
+            self.done += 1
 
     def one_step(self, batch: Batch) -> None:
-        """Make one step."""
+        """Make one step, as Lightning does."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(self.done)
         self.differentiate(batch)
-        nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient)
+        nn.utils.clip_grad_norm_(self.weights, self.config.max_gradient)
         self.optimizer.step()
-        with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.parameters, strict=True):
-                mean.lerp_(now, 1 - self.config.ema_decay)
+        self.module.follow(self.done + 1)
 
     def differentiate(self, batch: Batch) -> Tensor:
         """Compute the derivatives of the loss by the weights; return the loss."""
         self.optimizer.zero_grad()
-        loss: Tensor = self.objective(self.model, batch, self.generator)
+        loss: Tensor = self.module.objective(self.module.model, batch, self.generator)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -73,8 +73,12 @@ class TrainingModule(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the average follow, faster in the beginning."""
-        decay = min(self.config.ema_decay, self.global_step / (self.global_step + 9))
+        """Let the average follow."""
+        self.follow(self.global_step)
+
+    def follow(self, steps: int) -> None:
+        """Let the average follow after so many steps, faster in the beginning."""
+        decay = min(self.config.ema_decay, steps / (steps + 9))
         with torch.no_grad():
             torch._foreach_lerp_(self._means, self._moving, 1 - decay)
 
