@@ -57,13 +57,14 @@ def _add_train(commands: Commands) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from mlip.cli.common import show_progress
-    from mlip.training import Recipe, check, run
+    from mlip.training import Recipe, check, keep_freed_memory, run
     from mlip.verify.trained import document
 
     recipe = Recipe.read(options.recipe, options.data)
     if options.check:
         print(check(recipe, options.output))
         return
+    keep_freed_memory()  # this process does nothing else
     first = all(os.environ.get(name, "0") == "0" for name in RANKS)
     report = print if first else str
     for path in run(recipe, options.output, seeds=options.seeds, device=options.device, devices=options.devices,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlip.training.evaluation import Evaluation, evaluate_on
     from mlip.training.initial import initial_potential, separate_isolated
     from mlip.training.loop import train
+    from mlip.training.memory import keep_freed_memory
     from mlip.training.metrics import Errors, errors
     from mlip.training.recipe import Recipe
     from mlip.training.sources import Data, DataConfig, load_data
@@ -36,6 +37,7 @@ _HOMES = {
     "initial_potential": "mlip.training.initial",
     "separate_isolated": "mlip.training.initial",
     "train": "mlip.training.loop",
+    "keep_freed_memory": "mlip.training.memory",
     "Errors": "mlip.training.metrics",
     "errors": "mlip.training.metrics",
     "Recipe": "mlip.training.recipe",
@@ -50,7 +52,7 @@ _HOMES = {
 
 __all__ = ["Calibration", "Data", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Evaluation", "FrameStore",
            "Recipe", "Stage", "StartConfig", "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on",
-           "initial_potential", "load_data", "run", "separate_isolated", "split", "spread_against_error",
-           "starting_potential", "train"]
+           "initial_potential", "keep_freed_memory", "load_data", "run", "separate_isolated", "split",
+           "spread_against_error", "starting_potential", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -24,7 +24,7 @@ from mlip.ops import gaunt_polynomial, symmetric_contraction
 from mlip.ops._library import LIBRARY
 from mlip.ops.edge_convolution import Edges, edge_convolution
 from mlip.so3.degrees import Paths
-from mlip.training import TrainingConfig
+from mlip.training import TrainingConfig, keep_freed_memory
 
 
 class Actions:
@@ -89,7 +89,8 @@ class Actions:
         return float(loss)
 
     def prepare_run(self, path: str, steps: int, options: dict[str, Any]) -> dict[str, int]:
-        """Get ready to train with options of `TrainingConfig` on structures, whose edges are found now."""
+        """Get ready to train on structures as `mlip train` does; options are those of `TrainingConfig`."""
+        keep_freed_memory()
         self.training = TrainingRun(self.potential, path, steps, TrainingConfig(**options))
         return {"edges": self.training.edges}
 
