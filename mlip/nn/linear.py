@@ -65,12 +65,17 @@ class ElementLinear(nn.Module):
     def forward(self, x: Tensor, elements: Tensor) -> Tensor:
         """Return [N, (lmax+1)^2, C] from x, of which degrees above lmax are ignored, and elements [N]."""
         count, degrees, channels, _ = self.weight.shape
-        weight = self.weight / sqrt(count * channels)
-        x = x[:, : degrees**2]
-        out = torch.zeros_like(x)
-        for z in torch.unique(elements).tolist():
-            atoms = torch.nonzero(elements == z).squeeze(-1)
-            rows = x.index_select(0, atoms)
-            mixed = torch.cat([rows[:, block(l)] @ weight[z, l] for l in range(degrees)], dim=1)
-            out = out.index_copy(0, atoms, mixed)
-        return out
+        matrices = (self.weight / sqrt(count * channels)).unbind()
+        order = torch.argsort(elements)
+        rows = x[:, : degrees**2].index_select(0, order)
+        parts = torch.split(rows, torch.bincount(elements, minlength=count).tolist())
+        mixed = [_by_degree(part, matrix) for part, matrix in zip(parts, matrices, strict=True) if len(part)]
+        return torch.cat(mixed or [rows]).index_select(0, torch.argsort(order))
+
+
+def _by_degree(x: Tensor, matrices: Tensor) -> Tensor:
+    """Return [n, (lmax+1)^2, C] for x of the same shape and one matrix for each degree, [lmax+1, C, C]."""
+    if len(matrices) == 1:
+        return x @ matrices[0]
+    pieces = torch.split(x, [2 * l + 1 for l in range(len(matrices))], dim=1)
+    return torch.cat([piece @ matrix for piece, matrix in zip(pieces, matrices.unbind(), strict=True)], dim=1)

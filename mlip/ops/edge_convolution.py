@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from mlip.ops._library import LIBRARY
 from mlip.ops.backend import Backend, use_compiled
 from mlip.ops.tables import coupling, path_tables
+from mlip.ops.trilinear import total
 from mlip.so3.degrees import Paths, block
 
 
@@ -95,13 +97,9 @@ def convolve_backward(features: Tensor, harmonics: Tensor, weights: Tensor, grad
 
 def split(flat: Tensor, receivers: int, channels: int, paths: Paths) -> list[Tensor]:
     """Return the messages of each degree, views of the one buffer that the kernels fill."""
-    out, start = [], 0
-    for l3, count in paths.slots.items():
-        shape = (receivers, 2 * l3 + 1, count, channels)
-        size = shape[0] * shape[1] * shape[2] * shape[3]
-        out.append(flat[start : start + size].view(shape))
-        start += size
-    return out
+    shapes = [(receivers, 2 * l3 + 1, count, channels) for l3, count in paths.slots.items()]
+    pieces = torch.split(flat, [prod(shape) for shape in shapes])  # not slices: their gradients would be padded
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def _reference(features: Tensor, harmonics: Tensor, weights: Tensor, edges: Edges, paths: Paths) -> list[Tensor]:
@@ -139,11 +137,6 @@ def _backward(h: Tensor, y: Tensor, w: Tensor, g: Tensor, wanted: Sequence[bool]
     return dh, dy, dw
 
 
-def _sum(terms: Iterable[Tensor | None]) -> Tensor | None:
-    present = [t for t in terms if t is not None]
-    return sum(present[1:], start=present[0]) if present else None
-
-
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
     ctx.which = next((x for x in inputs if isinstance(x, int)), 0)
@@ -164,8 +157,8 @@ def _differentiate_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         gradients.append(_backward(a, b, c, g, [needs[i] and i != k for i in range(3)], rest))
         if needs[3]:
             by_g.append(_convolve(a, b, c, g.shape[0], rest))
-    dh, dy, dw = (_sum(column) for column in zip(*gradients, strict=True))
-    return dh, dy, dw, _sum(by_g), None, *[None] * len(rest)
+    dh, dy, dw = (total(column) for column in zip(*gradients, strict=True))
+    return dh, dy, dw, total(by_g), None, *[None] * len(rest)
 
 
 def _register() -> None:

@@ -60,7 +60,7 @@ class _Pair:
             gradients.append(self.backward(exchanged, g, [needs[i] and i != k for i in range(3)], rest))
             if needs[3]:
                 by_g.append(self.value(exchanged, rest))
-        return (*(_sum(column) for column in zip(*gradients, strict=True)), _sum(by_g), None, *[None] * len(rest))
+        return (*(total(column) for column in zip(*gradients, strict=True)), total(by_g), None, *[None] * len(rest))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -79,6 +79,11 @@ def _backward_shape(a: Tensor, b: Tensor, c: Tensor, g: Tensor, which: int, *res
                  for k, t in enumerate((a, b, c)))
 
 
-def _sum(terms: Iterable[Tensor | None]) -> Tensor | None:
+def total(terms: Iterable[Tensor | None]) -> Tensor | None:
+    """Return the sum of the terms that are there, None if there are none; the first may be overwritten."""
     present = [t for t in terms if t is not None]
-    return sum(present[1:], start=present[0]) if present else None
+    if torch.is_grad_enabled():
+        return sum(present[1:], start=present[0]) if present else None
+    for other in present[1:]:
+        present[0].add_(other)
+    return present[0] if present else None
