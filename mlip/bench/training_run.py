@@ -16,7 +16,6 @@ from mlip.training import Dataset, TrainingConfig
 from mlip.training.data import Batch
 from mlip.training.module import TrainingModule
 from mlip.training.plan import Plan
-from mlip.training.tuning import Tuning
 
 PRODUCTS = re.compile(r"products\.\d+\.weights")  # in a basis of their own: their gradient has another norm elsewhere
 
@@ -62,7 +61,7 @@ class TrainingRun:
         self.data = Dataset(load_labelled(path), potential)
         self.edges = sum(batch.graph.edge_index.shape[1] for batch in self.data.batches(config.batch_size))
         self.plan = Plan(config, len(self.data), potential.model.config.family)
-        self.module = TrainingModule(potential, config, self.plan, Tuning())
+        self.module = TrainingModule(potential, config, self.plan)
         self.weights = list(self.module.model.parameters())
         self.optimizer = self.module.configure_optimizers()
         self.generator = np.random.default_rng(config.seed)
