@@ -45,7 +45,7 @@ class Actions:
 
     def load(self, path: str) -> dict[str, Any]:
         """Load a model; return the size of its weights."""
-        self.model = torch.load(path, map_location="cpu", weights_only=False).requires_grad_(False)
+        self.path, self.model = path, _load(path).requires_grad_(False)
         return {"parameters": sum(p.numel() for p in self.model.parameters())}
 
     def structure(self, path: str) -> dict[str, int]:
@@ -82,7 +82,7 @@ class Actions:
 
     def prepare_run(self, path: str, steps: int, options: dict[str, Any]) -> dict[str, int]:
         """Get ready to train as `run_train` of mace-torch does, on structures whose edges are found now."""
-        self.training = Training(self.model.requires_grad_(True), path, steps, options)
+        self.training = Training(_load(self.path), path, steps, options)
         return {"edges": sum(one.edge_index.shape[1] for one in self.training.loader.dataset)}
 
     def first_loss(self) -> dict[str, float]:
@@ -201,6 +201,10 @@ class Training:
         loss: Tensor = self.loss(pred=output, ref=batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+
+def _load(path: str) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=False)
 
 
 def _structures(path: str, model: Any) -> list[Any]:
