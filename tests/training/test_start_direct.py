@@ -17,7 +17,7 @@ from mlip import Potential
 from mlip.checkpoints import ModelInfo
 from mlip.errors import OptionError
 from mlip.graph.labelled import Labelled
-from mlip.training import TrainingConfig, errors, initial_potential, train
+from mlip.training import TrainingConfig, errors, initial_potential, split, train
 from mlip.training.config import DenoisingConfig
 from mlip.training.data import Dataset
 from mlip.training.start_direct import conservative_from
@@ -98,10 +98,10 @@ def test_pre_training_then_fine_tuning(name: str, examples: list[Labelled], tmp_
     start = initial_potential(family, examples, {"H": -13.6, "O": -2013.8}, seed=1, **options, forces="direct")
     noise = DenoisingConfig() if name == "denoising" else None
     config = TrainingConfig(epochs=12, learning_rate=0.01, ema_decay=0.5, energy_weight=100.0, denoising=noise)
-    trained = mlip.load(train(start, examples, tmp_path / "direct", config, progress=False))
+    trained = mlip.load(train(start, *split(examples, 0.1, 0), tmp_path / "direct", config))
     assert not trained.model.conservative
     tuned = conservative_from(trained)
-    again = train(tuned, examples, tmp_path / "tuned", replace(config, denoising=None), progress=False)
+    again = train(tuned, *split(examples, 0.1, 0), tmp_path / "tuned", replace(config, denoising=None))
     untrained, pre_trained, best = (errors(Dataset(examples, p)) for p in (
         conservative_from(start), tuned, mlip.load(again)))
     assert pre_trained.energy_rmse < 0.9 * untrained.energy_rmse
