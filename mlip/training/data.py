@@ -89,7 +89,7 @@ def fingerprint(examples: Sequence[Labelled]) -> str:
     for e in examples:
         s = e.structure
         for array in (s.numbers, s.positions, s.cell, s.pbc, np.float64(e.energy), e.forces, e.stress):
-            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
         digest.update(repr((s.total_charge, s.multiplicity, s.head)).encode())
     return digest.hexdigest()
 

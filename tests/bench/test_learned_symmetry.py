@@ -51,7 +51,7 @@ def test_rows(rows: list[Row], data: list[Labelled], tmp_path: Path) -> None:
         assert row["structures"] == [7, 3]
         assert (row["training"]["latent_weight"], row["training"]["seed"]) == (row["latent_weight"], row["seed"])
         assert (row["model"]["channels"], row["training"]["epochs"]) == (16, 2)
-    assert len({r["forces_rmse"] for r in rows}) == 4
+    assert len({r["forces_rmse"] for r in rows}) >= 3
     save(rows, tmp_path / "rows.json")
     assert table(json.loads((tmp_path / "rows.json").read_text())) == table(rows)
 

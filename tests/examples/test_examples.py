@@ -29,10 +29,13 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "09_transip": (["before training", "after training", "averaged over the 24 rotations", "MACE     drift",
                     "energy_rot_std_mev_per_atom", "TransIP  drift"],
                    ["acac", "frames.final.xyz", "frames.topology.pdb", "frames.xyz"]),
+    "10_train": (["structures", "# gaunt-mace-copper", "steps of 256 atoms"],
+                 ["crystal.pdb", "energies.csv", "recipe.toml", "run", "test.xyz", "train.xyz", "trajectory.dcd"]),
 }
 
 SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
          "08_equiformer_v3": ["--epochs", "2", "--steps", "20"],
+         "10_train": ["--epochs", "1", "--steps", "20", "--seeds", "0"],
          "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"]}
 
 
