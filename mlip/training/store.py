@@ -249,8 +249,11 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray
 
 def _clean(target: Path) -> None:
     """Delete what processes that were killed have left beside a store; who still writes has touched it just now."""
-    for part in target.parent.glob(f"{target.name}.*.part"):
-        touched = max((path.stat().st_mtime for path in (part, *part.glob("*"))), default=0.0)
+    for part in (path for ending in ("part", "old") for path in target.parent.glob(f"{target.name}.*.{ending}")):
+        try:
+            touched = max(path.stat().st_mtime for path in (part, *part.glob("*")))
+        except FileNotFoundError:  # its process has just finished
+            continue
         if time.time() - touched > ABANDONED:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -265,7 +268,7 @@ def _exchange(part: Path, target: Path) -> None:
             os.replace(part, target)
             return
         except OSError:  # another process was faster; its store is replaced
-            shutil.rmtree(old, ignore_errors=True)
+            continue
         finally:
             shutil.rmtree(old, ignore_errors=True)
     raise DataError(f"{target} cannot be written: other processes write it, too")

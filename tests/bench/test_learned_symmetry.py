@@ -20,7 +20,7 @@ from mlip.training import TrainingConfig
 from mlip.verify.symmetry import symmetry_report
 
 MODEL: dict[str, Any] = {"channels": 16, "num_layers": 1, "num_heads": 2, "num_gaussians": 6, "cutoff": 4.0}
-CONFIG = TrainingConfig(epochs=2, batch_size=3, learning_rate=0.01, ema_decay=0.5)
+CONFIG = TrainingConfig(epochs=2, batch_size=3, learning_rate=0.001, ema_decay=0.5)
 ISOLATED = {"H": -13.6, "O": -2040.0}
 
 
@@ -51,7 +51,7 @@ def test_rows(rows: list[Row], data: list[Labelled], tmp_path: Path) -> None:
         assert row["structures"] == [7, 3]
         assert (row["training"]["latent_weight"], row["training"]["seed"]) == (row["latent_weight"], row["seed"])
         assert (row["model"]["channels"], row["training"]["epochs"]) == (16, 2)
-    assert len({r["forces_rmse"] for r in rows}) >= 3
+    assert len({r["forces_rmse"] for r in rows}) == 4
     save(rows, tmp_path / "rows.json")
     assert table(json.loads((tmp_path / "rows.json").read_text())) == table(rows)
 
