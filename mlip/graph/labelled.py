@@ -27,3 +27,6 @@ class Labelled:
     forces: NDArray[np.float64] | None
     stress: NDArray[np.float64] | None = None
     config_type: str = ""
+
+    def __len__(self) -> int:
+        return len(self.structure)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlip.errors import OptionError
 from mlip.training.losses import LOSSES
+from mlip.training.tables import is_number
 
 SCHEDULES = ("cosine", "plateau", "constant")
 RATES = {"mace": 0.01, "equiformer_v3": 0.002, "transip": 0.003}  # found to learn fast and not to diverge
@@ -44,8 +45,7 @@ class DenoisingConfig:
             value = getattr(self, name)
             if name == "max_force" and value is None:
                 continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 < value <= most or math.isinf(value):
+            if not is_number(value) or not 0 < value <= most:
                 above = "" if math.isinf(most) else f" and at most {most:g}"
                 raise OptionError(f"denoising: {name} must be a number above 0{above}; {value!r} was given")
 
@@ -168,7 +168,7 @@ def _check(name: str, value: Any, default: Any) -> None:
         raise OptionError(f"training: {name} must be one of {', '.join(CHOICES[name])}; {value!r} was given")
     if isinstance(default, int) and (type(value) is not int or value < smallest):
         raise OptionError(f"training: {name} must be a whole number from {smallest}; {value!r} was given")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    number = is_number(value) and value >= 0
     if isinstance(default, float) and not number:
         raise OptionError(f"training: {name} must be a number and not negative; {value!r} was given")
     if name == "learning_rate" and value is not None and not number:

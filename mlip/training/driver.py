@@ -52,12 +52,13 @@ def run(recipe: Recipe, folder: str | Path, *, seeds: Sequence[int] = (), device
     """
     if len(set(seeds)) != len(seeds):
         raise OptionError(f"the seeds of a committee must differ; {list(seeds)} were given")
-    data, first, text, replay = _prepared(recipe, Path(folder), device)
+    base = _base(recipe)
+    data, first, text, replay = _prepared(recipe, Path(folder), base, device)
     report(text)
     paths = []
     for seed in seeds or (recipe.training.seed,):
         config = _settings(recipe, first.model.config.family, seed)
-        start = first if seed == recipe.training.seed else begin(recipe, data, seed, device)
+        start = first if seed == recipe.training.seed else begin(recipe, data, seed, base, device)
         paths.append(train(start, data.training, data.validation, Path(folder) / (f"seed-{seed}" if seeds else ""),
                            config, info=recipe.info(start.info), devices=devices, nodes=nodes, progress=progress,
                            **replay))
@@ -72,13 +73,12 @@ def check(recipe: Recipe, folder: str | Path) -> str:
     Raises:
         DataError, StructureError, OptionError, ConfigError: as `run`.
     """
-    return _prepared(recipe, Path(folder), None)[2]
+    return _prepared(recipe, Path(folder), _base(recipe), None)[2]
 
 
-def begin(recipe: Recipe, data: Data, seed: int, device: str | None = None) -> Potential:
-    """Return the potential that the training begins with: untrained, or the model of `[start]` fitted to the data."""
+def begin(recipe: Recipe, data: Data, seed: int, base: Potential | None, device: str | None = None) -> Potential:
+    """Return the potential that the training begins with: untrained, or the base fitted to the data."""
     fields = dict(recipe.model)
-    base = _base(recipe)
     if recipe.start is None or base is None:
         return initial_potential(fields.pop("family", "mace"), data.training, data.isolated, seed, **fields).to(device)
     dtype = fields.pop("dtype", None)
@@ -107,14 +107,14 @@ def _base(recipe: Recipe) -> Potential | None:
     return base
 
 
-def _prepared(recipe: Recipe, folder: Path, device: str | None) -> tuple[Data, Potential, str, dict[str, Any]]:
+def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
+              device: str | None) -> tuple[Data, Potential, str, dict[str, Any]]:
     """Return data, start, report and what is replayed, as arguments of `train`: all that can fail early."""
     parts = recipe.training.parts
     data = load_data(recipe.data, folder, recipe.base, forces=any(stage.forces_weight for stage in parts))
-    base = _base(recipe)
     cutoff = recipe.model.get("cutoff", CUTOFF) if base is None else base.cutoff
     report = preflight(data, cutoff=cutoff, stress=any(stage.stress_weight for stage in parts))
-    start = begin(recipe, data, recipe.training.seed, device)
+    start = begin(recipe, data, recipe.training.seed, base, device)
     text = str(report) if base is None else f"{report}\n{start.info.description}"
     objective_for(start.model, recipe.training)
     if recipe.start is None or not recipe.start.replay:

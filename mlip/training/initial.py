@@ -14,6 +14,7 @@ from mlip.elements import SYMBOLS
 from mlip.errors import OptionError
 from mlip.graph.labelled import Labelled
 from mlip.training.data import Dataset
+from mlip.training.statistics import fitted
 
 
 def initial_potential(family: str, examples: Sequence[Labelled], isolated: Mapping[str, float] | None = None,
@@ -87,8 +88,7 @@ class _Survey:
 
     def fitted(self) -> list[float]:
         """Return the energies of the elements whose sums are nearest to the energies of the structures."""
-        solution = np.linalg.lstsq(self.counts, self.energies, rcond=None)[0]
-        return [float(x) for x in solution]
+        return [float(x) for x in fitted(self.counts, self.energies)]
 
 
 def separate_isolated(examples: Sequence[Labelled]) -> tuple[dict[str, float], list[Labelled]]:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from mlip.checkpoints import ModelInfo
+from mlip.checkpoints import ModelInfo, Potential
 from mlip.checkpoints.symmetry import summary, symmetry_reports
 from mlip.errors import ModelFileError, NonFiniteError
+from mlip.graph.labelled import Labelled
 from mlip.training.config import Stage
 from mlip.training.data import Dataset
 from mlip.training.metrics import Errors, errors
@@ -32,14 +34,14 @@ class Keeper(Callback):
     from which the run continues; `log.csv`, a row for each round.
     """
 
-    def __init__(self, folder: Path, module: TrainingModule, validation: Dataset, info: ModelInfo,
+    def __init__(self, folder: Path, module: TrainingModule, validation: Sequence[Labelled], info: ModelInfo,
                  identity: dict[str, Any], progress: bool) -> None:
         """Prepare.
 
         Args:
             folder: of the run; made if absent.
             module: what is trained.
-            validation: data of the validation.
+            validation: structures of the validation.
             info: provenance of the model that is kept.
             identity: of the run: options, data and model, which a run that is resumed must have in common.
             progress: whether to show a bar.
@@ -134,9 +136,9 @@ class Keeper(Callback):
         step, plan = trainer.global_step, self.module.plan
         last = max(step - 1, 0)
         stage = plan.stage_index(last)
+        potential = self.module.potential(self.info)
         found: Errors = trainer.strategy.broadcast(  # type: ignore[assignment]  # nothing, in other processes
-            errors(Dataset(self.validation.examples, self.module.potential(self.info)))
-            if trainer.is_global_zero else None)
+            errors(Dataset(self.validation, potential)) if trainer.is_global_zero else None)
         score = score_of(found, plan.stage(last))
         if not math.isfinite(score):
             raise NonFiniteError(f"the validation errors became NaN or infinite after step {step}; "
@@ -149,7 +151,7 @@ class Keeper(Callback):
         self.seconds, self._since = self.seconds + now - self._since, now
         if trainer.is_global_zero:
             if better:
-                self._keep(found)
+                self._keep(potential, found)
             self._write_row(step, found)
             if trainer.logger is not None:
                 trainer.logger.log_metrics({**found.to_dict(), "learning_rate": plan.rate(last)}, step)
@@ -157,15 +159,14 @@ class Keeper(Callback):
         if self._bar is not None:
             self._bar.set_postfix_str(str(found))
 
-    def _keep(self, found: Errors) -> None:
-        potential = self.module.potential(self.info)
+    def _keep(self, potential: Potential, found: Errors) -> None:
         validation = found.to_dict()
         if not potential.model.rotation_invariant:
-            some = Dataset(self.validation.examples, potential).batch(
-                range(min(len(self.validation), SYMMETRY_STRUCTURES)))
-            measured = summary(symmetry_reports(potential.model, some.graph, SYMMETRY_ROTATIONS))
+            some = range(min(len(self.validation), SYMMETRY_STRUCTURES))
+            graph = potential.graph([self.validation[i].structure for i in some])
+            measured = summary(symmetry_reports(potential.model, graph, SYMMETRY_ROTATIONS))
             validation |= {name: round(value, 4) for name, value in measured.items()}
-        self.module.potential(dataclasses.replace(self.info, validation=validation)).save(self.best_file)
+        Potential(potential.model, dataclasses.replace(self.info, validation=validation)).save(self.best_file)
 
     def _save(self, trainer: Trainer) -> None:
         """Write the state; whoever is killed meanwhile continues from the one before."""

@@ -76,7 +76,7 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
                 "trained": [[n, list(w.shape)] for n, w in module.model.named_parameters() if w.requires_grad],
                 "data": [fingerprint(part) for part in (training, validation, replay)], "replay": replay_fraction}
     seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
-    keeper = Keeper(folder, module, Dataset(validation, potential), info, json.loads(json.dumps(identity)), progress)
+    keeper = Keeper(folder, module, validation, info, json.loads(json.dumps(identity)), progress)
     done = keeper.resume()
     if done and keeper.finished(done):
         return keeper.best_file

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import BatchPrediction, evaluate
 from mlip.training.data import Dataset
 from mlip.units import to_voigt
 
+Atomic = TypeVar("Atomic", Structure, Labelled)
 UNITS = {"energy": "mev_per_atom", "forces": "mev_per_angstrom", "stress": "mev_per_angstrom3"}
 
 
@@ -166,16 +169,16 @@ def errors(data: Dataset, batch_atoms: int = 1024) -> Errors:
     return sums.errors()
 
 
-def in_batches(examples: Iterable[Labelled], most: int) -> Iterator[list[Labelled]]:
-    """Yield structures in lists of at most so many atoms, one structure at least."""
-    batch: list[Labelled] = []
+def in_batches(structures: Iterable[Atomic], most: int) -> Iterator[list[Atomic]]:
+    """Yield structures, labelled or not, in lists of at most so many atoms, one structure at least."""
+    batch: list[Atomic] = []
     atoms = 0
-    for example in examples:
-        if batch and atoms + len(example.structure) > most:
+    for structure in structures:
+        if batch and atoms + len(structure) > most:
             yield batch
             batch, atoms = [], 0
-        batch.append(example)
-        atoms += len(example.structure)
+        batch.append(structure)
+        atoms += len(structure)
     if batch:
         yield batch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from mlip.checkpoints import Potential
 from mlip.elements import SYMBOLS
 from mlip.errors import DataError
-from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
+from mlip.training.metrics import in_batches
 
 MOST = 1000  # structures that are evaluated
-ATOMS = 512  # of a batch
+ATOMS = 512  # of a batch, at most
 LARGE = 0.3  # eV/atom: trained models are rarely as wrong at their own level of theory, and mostly more at others
 
 
@@ -98,22 +98,10 @@ def sample(examples: Sequence[Labelled]) -> list[Labelled]:
 
 def differences(potential: Potential, examples: Sequence[Labelled]) -> NDArray[np.float64]:
     """Return the energy of each example minus that of the potential, eV."""
-    predicted = [p.energy for batch in batches(e.structure for e in examples)
+    predicted = [p.energy for batch in in_batches((e.structure for e in examples), ATOMS)
                  for p in potential.evaluate(batch, forces=False, stress=False)]
     difference: NDArray[np.float64] = np.array([e.energy for e in examples]) - np.array(predicted)
     return difference
-
-
-def batches(structures: Iterable[Structure]) -> Iterator[list[Structure]]:
-    """Yield structures in lists of about 512 atoms."""
-    batch: list[Structure] = []
-    for structure in structures:
-        batch.append(structure)
-        if sum(len(s) for s in batch) >= ATOMS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def compositions(examples: Sequence[Labelled], numbers: Sequence[int]) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ from mlip.checkpoints import Potential
 from mlip.errors import DataError, OptionError
 from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
-from mlip.training.offsets import batches, check_level
+from mlip.training.metrics import in_batches
+from mlip.training.offsets import ATOMS, check_level
 from mlip.training.start import StartConfig
 
 
@@ -38,7 +39,7 @@ def replay_examples(config: StartConfig, potential: Potential, frames: Sequence[
 
 def relabel(potential: Potential, structures: Iterable[Structure]) -> Iterator[Labelled]:
     """Yield structures with the energy, forces and, where there is a volume, stress that a potential gives them."""
-    for batch in batches(structures):
+    for batch in in_batches(structures, ATOMS):
         for structure, p in zip(batch, potential.evaluate(batch), strict=True):
             yield Labelled(structure, p.energy, p.forces, p.stress, "replay")
 

@@ -18,6 +18,7 @@ from mlip.io.frames import files_of
 from mlip.io.labels import Keys, Units
 from mlip.training.data import split
 from mlip.training.store import FrameStore
+from mlip.training.tables import as_files, check_table, is_files, is_number
 from mlip.units import ENERGY_UNITS
 
 FILES = ("train", "valid", "test")
@@ -79,24 +80,19 @@ class DataConfig:
         Raises:
             OptionError: a name or a value that is not allowed.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(table) - set(known))
-        if unknown:
-            raise OptionError(f"data: unknown option(s) {', '.join(unknown)}; allowed are {', '.join(known)}")
-        if "train" not in table:
-            raise OptionError("data: train is missing; give the file(s) to train on")
-        return cls(**{k: _files(v) if k in FILES else v for k, v in table.items()})
+        check_table(table, cls, "data", "train", "the file(s) to train on")
+        return cls(**{k: as_files(v) if k in FILES else v for k, v in table.items()})
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in FILES and not _is_files(value):
+            if field.name in FILES and not is_files(value):
                 raise OptionError(f"data: {field.name} must be a list of files; {value!r} was given")
             if isinstance(field.default, str) and not isinstance(value, str):
                 raise OptionError(f"data: {field.name} must be a text; {value!r} was given")
         if not self.train:
             raise OptionError("data: train is empty; give the file(s) to train on")
-        if not _is_number(self.valid_fraction) or not 0 < self.valid_fraction < 1:
+        if not is_number(self.valid_fraction) or not 0 < self.valid_fraction < 1:
             raise OptionError(f"data: valid_fraction must lie between 0 and 1; {self.valid_fraction!r} was given")
         if type(self.seed) is not int or self.seed < 0:
             raise OptionError(f"data: seed must be a whole number from 0; {self.seed!r} was given")
@@ -109,22 +105,9 @@ class DataConfig:
             return
         if self.isolated:
             raise OptionError("data: isolated and isolated_energies are two answers to one question; give one")
-        if not isinstance(energies, Mapping) or not all(k in NUMBERS and _is_number(v) for k, v in energies.items()):
+        if not isinstance(energies, Mapping) or not all(k in NUMBERS and is_number(v) for k, v in energies.items()):
             raise OptionError("data: isolated_energies must give energies by symbol, such as {H = -13.6}; "
                               f"{energies!r} was given")
-
-
-def _files(value: Any) -> Any:
-    """Return the files of a TOML value as a tuple; what is no list of texts is left to the checks."""
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-def _is_files(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(path, str) and path for path in value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mlip.graph.labelled import Labelled
 from mlip.models import EnergyModel, ModelConfig
 from mlip.nn.adapters import add_adapters
 from mlip.training.offsets import check_level, compositions, differences, offsets, per_element, sample
+from mlip.training.tables import as_files, check_table, is_files, is_number
 
 CHOICES = {"method": ("naive", "frozen", "adapters"), "references": ("keep", "data"),
            "new_elements": ("refuse", "add"), "replay_labels": ("model", "file")}
@@ -63,15 +64,8 @@ class StartConfig:
         Raises:
             OptionError: a name or a value that is not allowed.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(table) - set(known))
-        if unknown:
-            raise OptionError(f"start: unknown option(s) {', '.join(unknown)}; allowed are {', '.join(known)}")
-        if "model" not in table:
-            raise OptionError("start: model is missing; give the name or path of the model to start from")
-        replay = table.get("replay", ())
-        files = (replay,) if isinstance(replay, str) else tuple(replay) if isinstance(replay, list) else replay
-        return cls(**{**table, "replay": files})
+        check_table(table, cls, "start", "model", "the name or path of the model to start from")
+        return cls(**{**table, "replay": as_files(table.get("replay", ()))})
 
     def __post_init__(self) -> None:
         for name in ("model", "head"):
@@ -83,10 +77,10 @@ class StartConfig:
                                   "given")
         if type(self.rank) is not int or self.rank < 1:
             raise OptionError(f"start: rank must be a whole number from 1; {self.rank!r} was given")
-        if not isinstance(self.replay, tuple) or not all(isinstance(path, str) and path for path in self.replay):
+        if not is_files(self.replay):
             raise OptionError(f"start: replay must be a list of files; {self.replay!r} was given")
         share = self.replay_fraction
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        if not is_number(share) or not 0 < share < 1:
             raise OptionError(f"start: replay_fraction must lie between 0 and 1; {share!r} was given")
 
 

@@ -57,7 +57,7 @@ def facts(store: FrameStore) -> Facts:
     return Facts(store.elements, counts, square, largest, net)
 
 
-def fitted(counts: NDArray[np.int32], energies: F8, block: int = 10_000) -> F8:
+def fitted(counts: NDArray[Any], energies: F8, block: int = 10_000) -> F8:
     """Return [k] energies of the elements, the shortest least-squares solution of counts [n, k] @ x = energies [n]."""
     k = counts.shape[1]
     reduced = np.zeros((0, k + 1))

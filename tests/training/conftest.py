@@ -53,7 +53,21 @@ def fast() -> TrainingConfig:
 
 
 @pytest.fixture(scope="session")
-def crystals() -> Callable[..., list[Atoms]]:
+def emt() -> Callable[[Atoms], Atoms]:
+    """Return what gives atoms exact REF_energy, REF_forces and REF_stress of a cheap potential."""
+    def labelled(atoms: Atoms) -> Atoms:
+        atoms.calc = EMT()
+        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+        atoms.calc = None
+        atoms.info.update(REF_energy=energy, REF_stress=stress)
+        atoms.new_array("REF_forces", forces)
+        return atoms
+
+    return labelled
+
+
+@pytest.fixture(scope="session")
+def crystals(emt: Callable[[Atoms], Atoms]) -> Callable[..., list[Atoms]]:
     """Rattled crystals of eight atoms with exact REF_energy, REF_forces and REF_stress of a cheap potential."""
     @cache
     def labelled(count: int, seed: int, symbol: str) -> list[Atoms]:
@@ -63,12 +77,7 @@ def crystals() -> Callable[..., list[Atoms]]:
             if i % 4 == 0:  # the others share a cell
                 atoms.set_cell(atoms.cell * (1 + 0.02 * (i % 3)), scale_atoms=True)
             atoms.positions += rng.normal(0, 0.06, atoms.positions.shape)
-            atoms.calc = EMT()
-            energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
-            atoms.calc = None
-            atoms.info.update(REF_energy=energy, REF_stress=stress)
-            atoms.new_array("REF_forces", forces)
-            found.append(atoms)
+            found.append(emt(atoms))
         return found
 
     def made(count: int = 24, seed: int = 0, symbol: str = "Cu") -> list[Atoms]:

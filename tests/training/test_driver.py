@@ -14,7 +14,6 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from mlip import Potential, load
 from mlip.graph.labelled import Labelled
@@ -96,18 +95,13 @@ def interrupted(steps: int, monkeypatch: pytest.MonkeyPatch, place: Path, name: 
 class TestCourse:
     """Losses, stages, schedules and rounds."""
 
-    def test_stress_of_crystals(self, tmp_path: Path, save: Save) -> None:
+    def test_stress_of_crystals(self, tmp_path: Path, save: Save, emt: Callable[[Atoms], Atoms]) -> None:
         rng, frames = np.random.default_rng(0), []
         for i in range(14):
             atoms = bulk("Cu", cubic=True)
             atoms.set_cell(atoms.cell * (0.98 + 0.02 * (i % 4)), scale_atoms=True)
             atoms.positions += rng.normal(0, 0.05, (4, 3))
-            atoms.calc = EMT()
-            energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
-            atoms.calc = None
-            atoms.info.update(REF_energy=energy, REF_stress=stress)
-            atoms.new_array("REF_forces", forces)
-            frames.append(atoms)
+            frames.append(emt(atoms))
         save("train.xyz", frames)
         tables = {"data": {"train": "train.xyz", "valid_fraction": 0.2}, "model": {**MACE, "hidden_lmax": 0}}
         found = trained(tmp_path, "run", tables, epochs=6, batch_size=3, learning_rate=0.05, stress_weight=1e6)
