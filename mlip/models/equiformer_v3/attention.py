@@ -89,9 +89,8 @@ class GraphAttention(nn.Module):
             return gated(x, gates[0], degrees)
         scalars, gate = gates
         c = self.config
-        half = c.attention_hidden
         matrices = swiglu_matrices(c.lmax, c.mmax, x, use_compiled(backend, x))
-        product = sphere_product(x[..., :half], x[..., half:], *matrices, backend)
-        product = product * torch.sigmoid(gate).unsqueeze(1)
-        first = product[:, :1] + (silu(scalars[:, :half]) * scalars[:, half:]).unsqueeze(1)
-        return torch.cat([first, product[:, 1:]], dim=1)
+        product = sphere_product(*x.chunk(2, dim=2), *matrices, backend)
+        first, others = (product * torch.sigmoid(gate).unsqueeze(1)).tensor_split([1], dim=1)
+        p, q = scalars.chunk(2, dim=1)
+        return torch.cat([first + (silu(p) * q).unsqueeze(1), others], dim=1)

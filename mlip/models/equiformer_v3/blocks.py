@@ -8,7 +8,6 @@ from torch.nn.functional import layer_norm, linear, silu
 
 from mlip.nn.linear import normal
 from mlip.ops.sphere_tables import component_degrees
-from mlip.so3.degrees import block
 
 NORM_EPS = 1e-5
 
@@ -38,7 +37,9 @@ class DegreeMap(nn.Module):
 
 def map_degrees(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x [N, (lmax+1)^2, inputs] times weight[l] [outputs, inputs] for each degree, plus a bias for degree 0."""
-    parts = [linear(x[:, block(l)].flatten(0, 1), matrix, None if l else bias) for l, matrix in enumerate(weight)]
+    degrees = x.split([2 * l + 1 for l in range(len(weight))], dim=1)
+    parts = [linear(part.flatten(0, 1), matrix, None if l else bias)
+             for l, (part, matrix) in enumerate(zip(degrees, weight.unbind(), strict=True))]
     return torch.cat([part.view(len(x), 2 * l + 1, weight.shape[1]) for l, part in enumerate(parts)], dim=1)
 
 
@@ -51,7 +52,8 @@ def gated(x: Tensor, gate: Tensor, degrees: Tensor) -> Tensor:
         degrees: [K - 1] int64, of the other components.
     """
     factors = torch.sigmoid(gate).view(len(x), gate.shape[1] // x.shape[2], x.shape[2])
-    return torch.cat([silu(x[:, :1]), x[:, 1:] * factors[:, degrees - 1]], dim=1)
+    scalars, others = x.tensor_split([1], dim=1)
+    return torch.cat([silu(scalars), others * factors[:, degrees - 1]], dim=1)
 
 
 class MergedLayerNorm(nn.Module):
@@ -66,12 +68,12 @@ class MergedLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, (lmax+1)^2, C] for x of the same shape; the mean of degree 0 is taken off first."""
         degree = component_degrees(self.lmax, x)
-        scalars = x[:, :1]
-        x = torch.cat([scalars - scalars.mean(dim=-1, keepdim=True), x[:, 1:]], dim=1)
+        scalars, others = x.tensor_split([1], dim=1)
+        x = torch.cat([scalars - scalars.mean(dim=-1, keepdim=True), others], dim=1)
         share = 1 / ((self.lmax + 1) * (2 * degree + 1).to(x))  # of each component in the mean over degrees
         variance = (x.square().mean(dim=-1) @ share)[:, None, None]
-        x = x * torch.rsqrt(variance + NORM_EPS) * self.weight[degree]
-        return torch.cat([x[:, :1] + self.bias, x[:, 1:]], dim=1)
+        scalars, others = (x * torch.rsqrt(variance + NORM_EPS) * self.weight[degree]).tensor_split([1], dim=1)
+        return torch.cat([scalars + self.bias, others], dim=1)
 
 
 class RadialNetwork(nn.Module):

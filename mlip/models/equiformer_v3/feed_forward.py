@@ -47,7 +47,8 @@ class FeedForward(nn.Module):
         first, second = map_degrees(x, into, bias).chunk(2, dim=2)
         gate, scalars = self.from_scalars(x[:, 0])
         out = map_degrees(self.product(first, second, gate, backend), out_of, self.contract.bias)
-        return torch.cat([out[:, :1] + linear(scalars, self.contract.weight[0]).unsqueeze(1), out[:, 1:]], dim=1)
+        zero, others = out.tensor_split([1], dim=1)
+        return torch.cat([zero + linear(scalars, self.contract.weight[0]).unsqueeze(1), others], dim=1)
 
     def maps(self) -> tuple[Tensor, ...]:
         """Return the matrices to both factors [L+1, 2F, C], their bias [2F], and those from the product [L+1, C, F]."""

@@ -106,4 +106,5 @@ class EquiformerV3(EnergyModel):
         sent = Edges(torch.zeros_like(edges.sender), edges.receiver, edges.offsets, edges.row)
         around = edge_convolution(ones, edges.harmonics, weights, sent, self.paths, self.backend)
         x = torch.cat([part[:, :, 0] for part in around], dim=1)
-        return torch.cat([x[:, :1] + self.embedding[elements].unsqueeze(1), x[:, 1:]], dim=1)
+        scalars, others = x.tensor_split([1], dim=1)
+        return torch.cat([scalars + self.embedding[elements].unsqueeze(1), others], dim=1)

@@ -28,12 +28,13 @@ class SO2Linear(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return scalars [E, extra] and components [E, K, outputs] for x [E, K, inputs]."""
-        (zero,), *pairs = self.frame.orders()
-        scalars, first = self.order_0(x[:, zero].flatten(1)).tensor_split([self.extra], dim=1)
+        sizes = [x.shape[2] * sum(part.stop - part.start for part in parts) for parts in self.frame.orders()]
+        zero, *pairs = x.flatten(1).split(sizes, dim=1)
+        scalars, first = self.order_0(zero).tensor_split([self.extra], dim=1)
         out = [first]
-        for (plus, minus), real, imaginary in zip(pairs, self.real, self.imaginary, strict=True):
-            a, b = x[:, plus].flatten(1), x[:, minus].flatten(1)
-            out += [linear(a, real) - linear(b, imaginary), linear(b, real) + linear(a, imaginary)]
+        for pair, real, imaginary in zip(pairs, self.real, self.imaginary, strict=True):
+            both = torch.cat([torch.cat([real, -imaginary], dim=1), torch.cat([imaginary, real], dim=1)])
+            out.append(linear(pair, both))
         return scalars, torch.cat(out, dim=1).view(len(x), self.frame.components, self.outputs)
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
