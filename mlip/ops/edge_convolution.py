@@ -138,22 +138,25 @@ def _backward(h: Tensor, y: Tensor, w: Tensor, g: Tensor, wanted: Sequence[bool]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)  # None instead of zeros, with which all terms would be computed
     ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
     ctx.which = next((x for x in inputs if isinstance(x, int)), 0)
 
 
-def _differentiate(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     h, y, w, *rest = ctx.saved_tensors
-    return *_backward(h, y, w, g, ctx.needs_input_grad[:3], rest), None, *[None] * len(rest)
+    found = (None, None, None) if g is None else _backward(h, y, w, g, ctx.needs_input_grad[:3], rest)
+    return *found, None, *[None] * len(rest)
 
 
-def _differentiate_backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
     x, g, rest = ctx.saved_tensors[:3], ctx.saved_tensors[3], ctx.saved_tensors[4:]
-    needs, gradients, by_g = ctx.needs_input_grad, [], []
-    for k in range(3):  # the term T(..., v_k in the place of argument k, ...; g)
-        if not ctx.which >> k & 1:
+    needs, by_g = ctx.needs_input_grad, []
+    gradients: list[tuple[Tensor | None, ...]] = [(None, None, None)]
+    for k, tangent in enumerate(v):  # the term T(..., v_k in the place of argument k, ...; g)
+        if tangent is None or not ctx.which >> k & 1:
             continue
-        a, b, c = (v[k] if i == k else x[i] for i in range(3))
+        a, b, c = (tangent if i == k else x[i] for i in range(3))
         gradients.append(_backward(a, b, c, g, [needs[i] and i != k for i in range(3)], rest))
         if needs[3]:
             by_g.append(_convolve(a, b, c, g.shape[0], rest))

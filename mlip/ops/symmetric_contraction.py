@@ -80,6 +80,7 @@ def _fake_backward_jvp(x: Tensor, w: Tensor, elements: Tensor, g: Tensor, vx: Te
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)  # None instead of zeros, with which everything would be computed
     ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
     (ctx.integer,) = (x for x in inputs if not isinstance(x, Tensor))
 
@@ -88,15 +89,23 @@ def _chosen(gradients: tuple[Tensor, Tensor], which: int) -> tuple[Tensor | None
     return (gradients[0] if which & 1 else None), (gradients[1] if which & 2 else None)
 
 
-def _value_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+def _directions(like: Tensor, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+    """Return the tangents, empty ones in the place of those that are None."""
+    return tuple(like.new_empty(0) if tangent is None else tangent for tangent in tangents)
+
+
+def _value_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     x, w, elements, *tables = ctx.saved_tensors
+    if g is None:
+        return None, None, None, None, *[None] * len(tables)
     which = ctx.needs_input_grad[0] + 2 * ctx.needs_input_grad[1]
     dx, dw = _chosen(torch.ops.mlip.symmetric_contraction_backward(x, w, elements, g, which, *tables), which)
     return dx, dw, None, None, *[None] * len(tables)
 
 
-def _backward_backward(ctx: Any, vx: Tensor, vw: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_backward(ctx: Any, vx: Tensor | None, vw: Tensor | None) -> tuple[Tensor | None, ...]:
     x, w, elements, g, *tables = ctx.saved_tensors
+    vx, vw = _directions(x, vx, vw)
     dx = dw = dg = None
     if ctx.needs_input_grad[3]:
         dg = torch.ops.mlip.symmetric_contraction_jvp(x, w, elements, vx, vw, g.shape[1], *tables)
@@ -126,8 +135,10 @@ def _slope(function: Callable[..., Tensor], point: tuple[Tensor, Tensor], direct
                start=point[0].new_zeros(()))
 
 
-def _jvp_backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
+def _jvp_backward(ctx: Any, u: Tensor | None) -> tuple[Tensor | None, ...]:
     x, w, elements, vx, vw, *tables = ctx.saved_tensors
+    if u is None:
+        return None, None, None, None, None, None, *[None] * len(tables)
 
     def slope(x: Tensor, w: Tensor, vx: Tensor, vw: Tensor, u: Tensor) -> Tensor:
         return _slope(lambda x, w: (u * _plain(x, w, elements, ctx.integer, tables)).sum(), (x, w), (vx, vw))
@@ -136,8 +147,9 @@ def _jvp_backward(ctx: Any, u: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dw, None, dvx, dvw, None, *[None] * len(tables)
 
 
-def _backward_jvp_backward(ctx: Any, ux: Tensor, uw: Tensor) -> tuple[Tensor | None, ...]:
+def _backward_jvp_backward(ctx: Any, ux: Tensor | None, uw: Tensor | None) -> tuple[Tensor | None, ...]:
     x, w, elements, g, vx, vw, *tables = ctx.saved_tensors
+    ux, uw = _directions(x, ux, uw)
 
     def slope(x: Tensor, w: Tensor, g: Tensor, vx: Tensor, vw: Tensor, ux: Tensor, uw: Tensor) -> Tensor:
         def form(x: Tensor, w: Tensor) -> Tensor:

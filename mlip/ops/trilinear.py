@@ -46,17 +46,19 @@ class _Pair:
         found = getattr(torch.ops.mlip, f"{self.name}_backward")(*x, g, which, *rest)
         return [tensor if want else None for tensor, want in zip(found, wanted, strict=True)]
 
-    def differentiate(self, ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def differentiate(self, ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         x, rest = ctx.saved_tensors[:3], (*ctx.saved_tensors[3:], *ctx.numbers)
-        return *self.backward(x, g, ctx.needs_input_grad[:3], rest), *[None] * len(rest)
+        found = [None, None, None] if g is None else self.backward(x, g, ctx.needs_input_grad[:3], rest)
+        return *found, *[None] * len(rest)
 
-    def differentiate_backward(self, ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
+    def differentiate_backward(self, ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
         x, g, rest = ctx.saved_tensors[:3], ctx.saved_tensors[3], (*ctx.saved_tensors[4:], *ctx.numbers)
-        needs, gradients, by_g = ctx.needs_input_grad, [], []
-        for k in range(3):  # the term T(..., v_k in the place of argument k, ...; g)
-            if not ctx.which >> k & 1:
+        needs, by_g = ctx.needs_input_grad, []
+        gradients: list[list[Tensor | None]] = [[None, None, None]]
+        for k, tangent in enumerate(v):  # the term T(..., v_k in the place of argument k, ...; g)
+            if tangent is None or not ctx.which >> k & 1:
                 continue
-            exchanged = [v[k] if i == k else x[i] for i in range(3)]
+            exchanged = [tangent if i == k else x[i] for i in range(3)]
             gradients.append(self.backward(exchanged, g, [needs[i] and i != k for i in range(3)], rest))
             if needs[3]:
                 by_g.append(self.value(exchanged, rest))
@@ -65,6 +67,7 @@ class _Pair:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     tensors = [t for t in inputs if isinstance(t, Tensor)]
+    ctx.set_materialize_grads(False)  # None instead of zeros, with which all terms would be computed
     ctx.save_for_backward(*tensors)
     ctx.numbers = inputs[len(tensors) :]
 
