@@ -15,8 +15,8 @@ def test_list(run) -> None:
     assert (code, err) == (0, "")
     lines = out.strip().split("\n")
     assert lines[0].split() == ["name", "family", "size", "where", "licence"]
-    assert lines[1].startswith("mace-acac")
-    assert "bundled" in lines[1]
+    assert [line.split()[0] for line in lines if "bundled" in line] == sorted(mlip.checkpoints.bundled())
+    assert lines[1].startswith("equiformer-v3-elements")
     assert any(line.startswith("mace-mp-0b3-medium") for line in lines)
 
 

@@ -90,7 +90,8 @@ class GraphAttention(nn.Module):
         scalars, gate = gates
         c = self.config
         matrices = swiglu_matrices(c.lmax, c.mmax, x, use_compiled(backend, x))
-        product = sphere_product(*x.chunk(2, dim=2), *matrices, backend)
+        factor_1, factor_2 = x.chunk(2, dim=2)
+        product = sphere_product(factor_1, factor_2, *matrices, backend)
         first, others = (product * torch.sigmoid(gate).unsqueeze(1)).tensor_split([1], dim=1)
         p, q = scalars.chunk(2, dim=1)
         return torch.cat([first + (silu(p) * q).unsqueeze(1), others], dim=1)

@@ -37,7 +37,7 @@ class DegreeMap(nn.Module):
 
 def map_degrees(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x [N, (lmax+1)^2, inputs] times weight[l] [outputs, inputs] for each degree, plus a bias for degree 0."""
-    degrees = x.split([2 * l + 1 for l in range(len(weight))], dim=1)
+    degrees = torch.split(x, [2 * l + 1 for l in range(len(weight))], dim=1)
     parts = [linear(part.flatten(0, 1), matrix, None if l else bias)
              for l, (part, matrix) in enumerate(zip(degrees, weight.unbind(), strict=True))]
     return torch.cat([part.view(len(x), 2 * l + 1, weight.shape[1]) for l, part in enumerate(parts)], dim=1)

@@ -29,7 +29,7 @@ class SO2Linear(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return scalars [E, extra] and components [E, K, outputs] for x [E, K, inputs]."""
         sizes = [x.shape[2] * sum(part.stop - part.start for part in parts) for parts in self.frame.orders()]
-        zero, *pairs = x.flatten(1).split(sizes, dim=1)
+        zero, *pairs = torch.split(x.flatten(1), sizes, dim=1)
         scalars, first = self.order_0(zero).tensor_split([self.extra], dim=1)
         out = [first]
         for pair, real, imaginary in zip(pairs, self.real, self.imaginary, strict=True):
