@@ -107,7 +107,7 @@ def bench_training(examples: Sequence[Labelled] | None = None, choice: MACEChoic
 
 
 def acetylacetones(count: int = STRUCTURES, seed: int = 0) -> list[Labelled]:
-    """Return distorted molecules of acetylacetone with energies and forces of the bundled model."""
+    """Return distorted molecules of acetylacetone with energies and forces of `mace-acac`."""
     generator, molecules = np.random.default_rng(seed), []
     for _ in range(count):
         molecule = acetylacetone()

@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_quickstart(commands: Commands) -> None:
-    quick = commands.add_parser("quickstart", help="relax and simulate a molecule with the bundled model, offline")
+    quick = commands.add_parser("quickstart", help="relax and simulate a molecule with a bundled model, offline")
     quick.add_argument("--output", "-o", type=Path, default=Path("mlip-quickstart"),
                        help="folder (default: %(default)s)")
     quick.add_argument("--steps", type=int, default=2000, help="steps of 0.5 fs in each engine (default: %(default)s)")

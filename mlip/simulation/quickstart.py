@@ -1,4 +1,4 @@
-"""`mlip quickstart`: the main job from end to end on the bundled model, without network."""
+"""`mlip quickstart`: the main job from end to end on a bundled model, without network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlip.simulation.relax import Relaxation, relax
 MODEL = "mace-acac"
 START_TEMPERATURE = 600.0  # K; about half of it remains once the relaxed molecule vibrates
 
-# Acetylacetone (enol form), computed with the bundled model.
+# Acetylacetone (enol form), relaxed with an earlier model of it.
 SYMBOLS = "C5O2H8"
 POSITIONS = (
     (1.207, 0.133, 0.0), (-0.003, 0.826, 0.008), (-1.23, 0.076, 0.007),
@@ -69,7 +69,7 @@ class Report:
 
 
 def quickstart(folder: str | Path = "mlip-quickstart", steps: int = 2000, progress: bool = True) -> Report:
-    """Relax acetylacetone with the bundled model, run NVE dynamics in ASE and OpenMM, and write the results.
+    """Relax acetylacetone with `mace-acac`, run NVE dynamics in ASE and OpenMM, and write the results.
 
     Args:
         folder: gets `relaxed.xyz`, `ase.xyz`, `openmm.xyz` (with the files that `outputs_of` names) and
