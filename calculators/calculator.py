@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import torch
-from ase.calculators.calculator import Parameters
+from ase import Atoms
+from ase.calculators.calculator import Parameters, all_changes
 
 from mlip.calculators.base import ModelCalculator
 from mlip.checkpoints import Potential, load
+from mlip.checkpoints.dispersion import Dispersion, refuse_contained
 from mlip.checkpoints.evaluator import Evaluator
 from mlip.errors import OptionError
+from mlip.io.ase import structure_of
+from mlip.units import to_voigt
 
 if TYPE_CHECKING:
     from mlip.checkpoints.info import ModelInfo
@@ -26,21 +31,23 @@ class MLIPCalculator(ModelCalculator):
 
     Attributes:
         parameters: JSON-compatible provenance that ASE stores in trajectories and databases: name, family and
-            sha256 of the model, device, dtype, skin, backend, radial, rotational_average.
+            sha256 of the model, device, dtype, skin, backend, radial, rotational_average, and dispersion where there
+            is any.
     """
 
     name = "mlip"
-    options: ClassVar[tuple[str, ...]] = ("model", "device", "dtype", "skin", "backend", "radial", "rotational_average")
+    options: ClassVar[tuple[str, ...]] = ("model", "device", "dtype", "skin", "backend", "radial", "rotational_average",
+                                          "dispersion")
     how: ClassVar[str] = (
-        "MLIPCalculator(model, device=None, dtype=None, skin=1.0, backend=None, radial=None, rotational_average=None), "
-        "where model is a name, the path of a file, or an mlip.Potential")
+        "MLIPCalculator(model, device=None, dtype=None, skin=1.0, backend=None, radial=None, rotational_average=None, "
+        "dispersion=None), where model is a name, the path of a file, or an mlip.Potential")
 
     _evaluator: Evaluator
 
     def __init__(self, model: str | os.PathLike[str] | Potential | None = None,
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                  skin: float = 1.0, backend: str | None = None, radial: str | None = None,
-                 rotational_average: str | None = None, **unknown: NoReturn) -> None:
+                 rotational_average: str | None = None, dispersion: str | None = None, **unknown: NoReturn) -> None:
         """Load the model.
 
         Args:
@@ -53,10 +60,14 @@ class MLIPCalculator(ModelCalculator):
             radial: `"exact"` or `"tabulated"`, see `Potential.to`; None keeps that of the potential.
             rotational_average: `"none"`, `"T"`, `"O"`, `"Oh"`, `"I"` or `"Ih"`, see `Potential.to`; None keeps that of
                 the potential.
+            dispersion: D3 to be added, such as `"d3bj:pbe"`, see `Dispersion`; `energies` are then not among the
+                results. None for none. For the functional of the training data, if that knows no dispersion.
             unknown: nothing; takes up misspelt options so that they get a helpful error.
 
         Raises:
-            OptionError: an option outside its allowed values, or one that does not exist.
+            OptionError: an option outside its allowed values, or one that does not exist; dispersion for a model whose
+                training data contain it.
+            MissingDependencyError: dispersion, and s-dftd3 is not installed.
             ModelNotFoundError, ModelFileError: no such model, or a file that is damaged.
         """
         self._refuse(unknown)
@@ -69,12 +80,29 @@ class MLIPCalculator(ModelCalculator):
                               rotational_average=rotational_average)
         potential.warn_of_forces()
         self._evaluator = Evaluator(potential, skin)
+        self._dispersion = None if dispersion is None else Dispersion(dispersion)
         super().__init__()
         info = source.info
         self.parameters = Parameters(
             model=info.name or info.family, family=info.family, sha256=info.sha256, skin=float(skin),
             device=str(potential.device), dtype=str(potential.dtype).removeprefix("torch."),
             backend=potential.backend, radial=potential.radial, rotational_average=potential.rotational_average)
+        if self._dispersion is not None:
+            refuse_contained(info)
+            self.parameters["dispersion"] = self._dispersion.method
+
+    def calculate(self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",),
+                  system_changes: Sequence[str] = all_changes) -> None:
+        """Evaluate the model, and dispersion where it was asked for, and fill `results`; see `ModelCalculator`."""
+        super().calculate(atoms, properties, system_changes)
+        if self._dispersion is None:
+            return
+        of_model, self.results = self.results, {}  # nothing may stay here without dispersion, if that raises
+        correction = self._dispersion(structure_of(self.atoms))
+        energy = of_model["energy"] + correction.energy
+        self.results = {"energy": energy, "free_energy": energy, "forces": of_model["forces"] + correction.forces}
+        if correction.stress is not None:
+            self.results["stress"] = of_model["stress"] + to_voigt(correction.stress)
 
     @property
     def potential(self) -> Potential:

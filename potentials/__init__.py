@@ -20,16 +20,18 @@ check_single_distribution()  # here too: the other package may own mlip/__init__
 if TYPE_CHECKING:
     from mlip.potentials.committee import create_committee_force
     from mlip.potentials.computation import Computation
+    from mlip.potentials.dispersion import create_dispersion_force
     from mlip.potentials.force import create_force
     from mlip.potentials.system import create_system
 
 _HOMES = {
     "Computation": "mlip.potentials.computation",
     "create_committee_force": "mlip.potentials.committee",
+    "create_dispersion_force": "mlip.potentials.dispersion",
     "create_force": "mlip.potentials.force",
     "create_system": "mlip.potentials.system",
 }
 
-__all__ = ["Computation", "create_committee_force", "create_force", "create_system"]
+__all__ = ["Computation", "create_committee_force", "create_dispersion_force", "create_force", "create_system"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlip.checkpoints import Committee, Potential
+from mlip.checkpoints.dispersion import refuse_contained
 from mlip.errors import MissingDependencyError, TopologyError
 from mlip.potentials.committee import create_committee_force
+from mlip.potentials.dispersion import create_dispersion_force
 from mlip.potentials.force import create_force
+from mlip.potentials.registry import register
 
 if TYPE_CHECKING:
     import openmm
@@ -21,7 +24,8 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
                   skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                   head: str | None = None, energy: str = "total",
                   remove_cm_motion: bool = True, backend: str | None = None,
-                  radial: str | None = None, rotational_average: str | None = None) -> openmm.System:
+                  radial: str | None = None, rotational_average: str | None = None,
+                  dispersion: str | None = None) -> openmm.System:
     """Return a System whose only interaction is the model.
 
     Particles have the masses of the elements; there are no constraints (use a time step of 0.5 fs where
@@ -43,13 +47,15 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
         backend: `auto`, `compiled` or `reference`.
         radial: `exact` or `tabulated`.
         rotational_average: `none`, `T`, `O`, `Oh`, `I` or `Ih`.
+        dispersion: D3 to be added as a second force of the same group, such as `d3bj:pbe`; None for none.
 
     Returns:
         The System.
 
     Raises:
         TopologyError: `topology` is none, has no atoms, atoms without element, or no box where
-            `periodic=True`; further those of `create_force`.
+            `periodic=True`; further those of `create_force` and `create_dispersion_force`.
+        OptionError: dispersion for a model whose training data contain it.
     """
     try:
         import openmm
@@ -72,6 +78,16 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     for atom in topology.atoms():
         system.addParticle(atom.element.mass)
     system.addForce(force)
+    if dispersion is not None:
+        system.addForce(_dispersion(topology, model, dispersion, periodic, force_group))
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def _dispersion(topology: Topology, model: Potential | Committee | str | Path, method: str, periodic: bool | None,
+                force_group: int) -> openmm.PythonForce:
+    members = model.members if isinstance(model, Committee) else (register(model)[0],)
+    for member in members:
+        refuse_contained(member.info)
+    return create_dispersion_force(topology, method, periodic=periodic, force_group=force_group)

@@ -104,7 +104,7 @@ class Dispersion:
             return kind(method=self._functional, atm=self._atm)
         except RuntimeError as error:
             raise OptionError(f"dispersion={self.method!r}: s-dftd3 has no parameters of {self._damping} for the "
-                              f"functional {self._functional!r} ({error}); give that of the training data of the model, "
+                              f"functional {self._functional!r} ({error}); give that of the model's training data, "
                               "as 'pbe', 'r2scan' or 'b3lyp'") from None
 
 

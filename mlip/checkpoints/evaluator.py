@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlip.checkpoints.committee import Committee, CommitteePrediction
@@ -38,6 +39,35 @@ class Evaluator:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
         return type(self)(self.potential, self.skin.skin)
+
+
+class BatchEvaluator:
+    """Evaluates several moving systems in one batch, each with a list of its own.
+
+    Lists go by the place in the batch. Another system in that place only costs a new list: a list is reused only where
+    the positions allow it.
+    """
+
+    def __init__(self, potential: Potential, skin: float = 1.0) -> None:
+        """Keep the potential; `skin` as for `Evaluator`, whose errors it has."""
+        self.potential = potential
+        self.skin = VerletSkin(potential.cutoff, skin).skin
+        self._lists: list[VerletSkin] = []
+
+    def __call__(self, structures: Sequence[Structure], *, forces: bool = True,
+                 stress: bool = True) -> list[Prediction]:
+        """Return a prediction for each structure; see `Potential.evaluate` for the errors."""
+        count = len(structures)
+        self._lists = self._lists[:count] + [VerletSkin(self.potential.cutoff, self.skin)
+                                             for _ in range(count - len(self._lists))]
+        edges = [kept.update(s.positions, s.cell, s.pbc) for kept, s in zip(self._lists, structures, strict=True)]
+        return self.potential.evaluate(structures, forces=forces, stress=stress, edges=edges)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.potential, self.skin)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchEvaluator:
+        return type(self)(self.potential, self.skin)
 
 
 class CommitteeEvaluator:
