@@ -61,13 +61,7 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
         import openmm
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
-    if not hasattr(topology, "getPeriodicBoxVectors"):
-        raise TopologyError("create_system needs an openmm.app.Topology; "
-                            f"{type(topology).__name__} was given")
-    box = topology.getPeriodicBoxVectors()
-    if periodic and box is None:
-        raise TopologyError("periodic=True, but the topology has no box; call "
-                            "topology.setPeriodicBoxVectors(...)")
+    box = _box_of(topology, periodic)
     create: Any = create_committee_force if isinstance(model, Committee) else create_force
     force = create(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin, force_group=force_group,
                    charge=charge, spin=spin, head=head, energy=energy, backend=backend, radial=radial,
@@ -83,6 +77,18 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def _box_of(topology: Topology, periodic: bool | None) -> Any:
+    """Return the box vectors of a topology, or None."""
+    if not hasattr(topology, "getPeriodicBoxVectors"):
+        raise TopologyError("create_system needs an openmm.app.Topology; "
+                            f"{type(topology).__name__} was given")
+    box: Any = topology.getPeriodicBoxVectors()
+    if periodic and box is None:
+        raise TopologyError("periodic=True, but the topology has no box; call "
+                            "topology.setPeriodicBoxVectors(...)")
+    return box
 
 
 def _dispersion(topology: Topology, model: Potential | Committee | str | Path, method: str, periodic: bool | None,

@@ -16,7 +16,7 @@ from mlip.graph import Structure
 from mlip.units import BOHR, HARTREE
 
 HEAVIEST = 103  # s-dftd3 1.7 answers 0 for heavier elements, or crashes
-FADING = 5.0  # Bohr
+REACH, FADING = 60.0, 5.0  # Bohr
 _FORM = re.compile(r"(d3bj|d3zero)(-atm)?:(\S+)")
 _CONTAINED = re.compile(r"-D\b|\bD[34]|VV10|-V\b|vdW|\bMBD\b")
 
@@ -85,7 +85,7 @@ class Dispersion:
             raise StructureError(f"D3 has parameters up to {SYMBOLS[HEAVIEST]}; atom {structure.numbers.argmax()} is "
                                  f"{SYMBOLS[structure.numbers.max()]}: take no dispersion")
         model = DispersionModel(structure.numbers, *_boxed(structure))
-        model.set_realspace_cutoff(disp2=60.0, disp3=40.0, cn=40.0, width2=FADING, width3=FADING)
+        model.set_realspace_cutoff(disp2=REACH, disp3=40.0, cn=40.0, width2=FADING, width3=FADING)
         found = model.get_dispersion(self._parameters(), grad=True)
         energy, forces = float(found["energy"]) * HARTREE, found["gradient"] * (-HARTREE / BOHR)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
@@ -122,16 +122,15 @@ def refuse_contained(info: ModelInfo) -> None:
 def _boxed(structure: Structure) -> tuple[NDArray[np.float64] | NDArray[np.bool_], ...]:
     """Return positions, and cell and periodicity where there is any, as the library needs them, in Bohr.
 
-    It wraps atoms along all vectors of a cell. So open ones are replaced by long vectors at right angles to the others,
-    and the atoms moved to their middle.
+    Open directions of partly periodic structures become long periodic ones at right angles to the others, beyond all
+    reach: s-dftd3 1.7 wraps atoms along open vectors, and misses images, so that two cells are not twice one.
     """
     positions, pbc = structure.positions / BOHR, structure.pbc
     if not pbc.any():
         return (positions,)
-    cell, free = structure.cell / BOHR, np.zeros((0, 3))
+    cell = structure.cell / BOHR
     if not pbc.all():
         free = np.linalg.svd(cell[pbc])[2][pbc.sum():]
-    along = positions @ free.T
-    room = 2.0 * np.ptp(along, axis=0) + 100.0
-    cell[~pbc] = room[:, None] * free
-    return positions + (0.5 * room - 0.5 * (along.min(axis=0) + along.max(axis=0))) @ free, cell, pbc
+        room = np.ptp(positions @ free.T, axis=0) + 1.5 * REACH
+        cell[~pbc] = room[:, None] * free
+    return positions, cell, np.full(3, True)
