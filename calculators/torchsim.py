@@ -106,17 +106,12 @@ class TorchSimModel(ModelInterface):  # type: ignore[misc]
         structures = self._structures(state)
         found = self._evaluate(structures, forces=self._compute_forces, stress=self._compute_stress)
 
-        def tensor(values: list[Any], shape: tuple[int, ...]) -> Tensor:
-            joined = np.array(values, dtype=np.float64).reshape(shape)
-            return torch.from_numpy(joined).to(state.positions)
-
-        out = {"energy": tensor([p.energy for p in found], (-1,))}
+        out = {"energy": np.array([p.energy for p in found])}
         if self._compute_forces:
-            out["forces"] = tensor([row for p in found for row in p.forces], (-1, 3))  # type: ignore[union-attr]
+            out["forces"] = np.concatenate([p.forces for p in found if p.forces is not None])
         if self._compute_stress:
-            absent = np.full((3, 3), np.nan)
-            out["stress"] = tensor([absent if p.stress is None else p.stress for p in found], (-1, 3, 3))
-        return out
+            out["stress"] = np.stack([np.full((3, 3), np.nan) if p.stress is None else p.stress for p in found])
+        return {name: torch.from_numpy(values).to(state.positions) for name, values in out.items()}
 
     def _structures(self, state: SimState) -> list[Structure]:
         sizes = torch.bincount(state.system_idx, minlength=len(state.cell)).cpu().numpy()

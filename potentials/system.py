@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlip.checkpoints import Committee, Potential
+from mlip.checkpoints import Committee, Potential, load
 from mlip.checkpoints.dispersion import refuse_contained
 from mlip.errors import MissingDependencyError, TopologyError
 from mlip.potentials.committee import create_committee_force
 from mlip.potentials.dispersion import create_dispersion_force
 from mlip.potentials.force import create_force
-from mlip.potentials.registry import register
 
 if TYPE_CHECKING:
     import openmm
@@ -62,6 +61,8 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
     box = _box_of(topology, periodic)
+    if dispersion is not None:
+        model = _without_dispersion(model, device)
     create: Any = create_committee_force if isinstance(model, Committee) else create_force
     force = create(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin, force_group=force_group,
                    charge=charge, spin=spin, head=head, energy=energy, backend=backend, radial=radial,
@@ -73,7 +74,7 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
         system.addParticle(atom.element.mass)
     system.addForce(force)
     if dispersion is not None:
-        system.addForce(_dispersion(topology, model, dispersion, periodic, force_group))
+        system.addForce(create_dispersion_force(topology, dispersion, periodic=periodic, force_group=force_group))
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
@@ -91,9 +92,10 @@ def _box_of(topology: Topology, periodic: bool | None) -> Any:
     return box
 
 
-def _dispersion(topology: Topology, model: Potential | Committee | str | Path, method: str, periodic: bool | None,
-                force_group: int) -> openmm.PythonForce:
-    members = model.members if isinstance(model, Committee) else (register(model)[0],)
-    for member in members:
+def _without_dispersion(model: Potential | Committee | str | Path,
+                        device: torch.device | str | None) -> Potential | Committee:
+    """Return the model, loaded, if its data do not contain dispersion."""
+    known = model if isinstance(model, Potential | Committee) else load(model, device=device)
+    for member in known.members if isinstance(known, Committee) else (known,):
         refuse_contained(member.info)
-    return create_dispersion_force(topology, method, periodic=periodic, force_group=force_group)
+    return known
