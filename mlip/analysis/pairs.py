@@ -27,7 +27,8 @@ class PairFunction:
     Attributes:
         elements: two symbols.
         r: [K] A, middles of bins.
-        g: [K] radial distribution function; for runs that are not periodic, pairs per A, of integral 1 over all bins.
+        g: [K] radial distribution function; for runs that are not periodic, share of the pairs per A.
+        noise: [K] standard deviation that independent atoms would have; 0 for shares.
         radial: whether it is a radial distribution function.
         pairs: of atoms.
         frames: that were looked at.
@@ -36,6 +37,7 @@ class PairFunction:
     elements: tuple[str, str]
     r: F8
     g: F8
+    noise: F8
     radial: bool
     pairs: int
     frames: int
@@ -46,11 +48,14 @@ class PairFunction:
         return "-".join(self.elements)
 
     def peak(self) -> tuple[float, float] | None:
-        """Return place, A, and height of the first peak: above 1.2, and the highest within 0.3 A; None without."""
+        """Return place, A, and height of the first peak, the highest within 0.3 A; None without one.
+
+        It is above 1.2 and above what noise explains; in a histogram, above a fifth of the largest share.
+        """
         reach = round(0.3 / BIN)
         padded = np.pad(self.g, reach)
         highest = np.max(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
-        least = 1.2 if self.radial else 0.2 * float(self.g.max(initial=0.0))
+        least = np.maximum(1.2, 1.0 + 5.0 * self.noise) if self.radial else 0.2 * self.g.max(initial=0.0)
         found = np.flatnonzero((self.g >= highest) & (self.g > least))
         return (float(self.r[found[0]]), float(self.g[found[0]])) if len(found) else None
 
@@ -75,7 +80,7 @@ def pair_functions(motion: Motion, molecule: NDArray[np.int64]) -> list[PairFunc
     """
     radial = all(motion.periodic)
     longest = _longest(motion)
-    if longest < SHORTEST:
+    if motion.cells is not None and longest < SHORTEST:
         return []
     numbers, within = motion.numbers, not radial or len(np.unique(molecule)) == 1
     elements = sorted({int(z) for z in numbers if z}, reverse=True)
@@ -120,9 +125,12 @@ def _function(frames: Any, pairs: NDArray[np.int64], longest: float, radial: boo
     span = (0.0, 0.1 * bins * BIN)
     if radial:
         r, g = mdtraj.compute_rdf(frames, pairs, r_range=span, n_bins=bins)
+        shells = 4.0 * np.pi * np.square(r) * (r[1] - r[0])
+        noise = 1.0 / np.sqrt(len(pairs) * shells * np.sum(1.0 / frames.unitcell_volumes))
     else:
         distances = mdtraj.compute_distances(frames, pairs)
         counts, edges = np.histogram(distances, bins=bins, range=span)
-        r, g = 0.5 * (edges[1:] + edges[:-1]), counts / max(counts.sum(), 1) / BIN
-    return PairFunction(elements, 10.0 * r, g, radial, len(pairs), frames.n_frames)
+        r, g = 0.5 * (edges[1:] + edges[:-1]), counts / distances.size / BIN
+        noise = np.zeros_like(g)
+    return PairFunction(elements, 10.0 * r, g, noise, radial, len(pairs), frames.n_frames)
 

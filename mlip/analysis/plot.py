@@ -127,7 +127,9 @@ def _pairs(axes: Axes, found: Analysis) -> None:
     shown = found.pairs[: len(COLORS)]
     for pair, color in zip(shown, COLORS, strict=False):
         _line(axes, pair.r, pair.g, color, pair.name)
-    if shown[0].radial:
+    if not shown[0].radial:
+        axes.set_xlim(0.0, 1.05 * max(float(p.r[p.g > 0].max(initial=1.0)) for p in shown))
+    else:
         axes.axhline(1.0, color=GREY, linewidth=0.8, zorder=0)
         axes.set_ylim(0.0, max(1.5, min(1.05 * max(float(p.g.max()) for p in shown), 12.0)))
     _labels(axes, "radial distribution" if shown[0].radial else "distances of pairs", "r (Å)",

@@ -38,7 +38,7 @@ def _means(found: Analysis) -> Iterator[str]:
     if found.conformation is not None:
         rows += [(f"RMSD of {found.conformation.fitted} (A)", Mean.of(found.conformation.rmsd))]
     if rows:
-        yield f"{'':28}{'mean':>16}{'error':>12}{'deviation':>12}{'independent':>13}"
+        yield f"{'':28}{'mean':>16}{'error':>12}{'deviation':>12}{'samples':>13}"
     for name, mean in rows:
         yield (f"{name:28}{mean.mean:>16.6f}{_number(mean.error):>12}{_number(mean.deviation):>12}"
                f"{mean.samples:>13.0f}")
@@ -58,6 +58,8 @@ def _structure(found: Analysis) -> Iterator[str]:
     for pair in found.pairs[:SHOWN]:
         place, height = pair.peak() or (None, None)
         yield f"{pair.name:28}{_number(place, 2):>16}{_number(height):>12}{pair.pairs:>12}{pair.frames:>13}"
+    if not all(found.motion.periodic):
+        return
     if found.displacements:
         yield f"\n{'diffusion':28}{'D (1e-5 cm^2/s)':>16}{'error':>12}{'exponent':>12}"
     for one in found.displacements:
@@ -74,7 +76,7 @@ def _molecule(found: Analysis) -> Iterator[str]:
     several = f", the first of {shape.copies}" if shape.copies > 1 else ""
     yield f"\nmolecule {shape.formula}{several}: {len(shape.torsions)} rotatable bonds"
     for torsion in shape.torsions[:SHOWN]:
-        states = ", ".join(f"{angle:+.0f} ({100 * share:.0f} %)" for angle, share in torsion.states)
+        states = ", ".join(f"{round(angle) + 0:+d} ({100 * share:.0f} %)" for angle, share in torsion.states)
         yield f"{torsion.name:28}states {states}; {torsion.changes} changes"
     if len(shape.torsions) > SHOWN:
         yield f"and {len(shape.torsions) - SHOWN} more, which --json lists"
