@@ -215,6 +215,8 @@ def _of_structures(source: Path, given: Path | None) -> Motion:
     built = mdtraj.Trajectory(0.1 * positions, topology, time=time)
     if cells is not None:
         built.unitcell_vectors = 0.1 * cells
+        built.unitcell_lengths = built.unitcell_lengths.astype(np.float32)  # as files hold them
+        built.unitcell_angles = built.unitcell_angles.astype(np.float32)
     return Motion(built, stack.numbers, stack.count, stack.stride, timed, stack.periodic, rows)
 
 
