@@ -110,7 +110,7 @@ def _temperature(axes: Axes, found: Analysis) -> None:
     if found.temperature is not None:
         axes.axhline(middle, color="black", linewidth=1.0, linestyle="--", label=f"thermostat {middle:g} K")
     if expected is not None:
-        axes.axhspan(middle - expected, middle + expected, color=GREY, alpha=0.2, zorder=0,
+        axes.axhspan(middle - expected, middle + expected, color=COLORS[2], alpha=0.35, zorder=3,
                      label=f"canonical ± {expected:.1f} K")
     _labels(axes, f"temperature: {mean:.1f} K, deviation {deviation:.1f} K", _time(energies.timed), "K")
 

@@ -100,6 +100,8 @@ def analyze(trajectory: str | Path, topology: str | Path | None = None, *, tempe
     energies, pairs = energies_of(motion, log, beside.name), pair_functions(motion, molecules.number)
     moved = displacements(motion, continuous)
     notes = _notes(motion, log, energies, molecules, continuous, pairs, moved)
+    if temperature is not None:
+        notes.append("a thermostat does not conserve the total energy: its drift is no error of the integration")
     return Analysis(path, motion, energies, box_of(motion, log), pairs, moved, conformation(motion, molecules),
                     temperature, notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ase.io import write
 
 from mlip.analysis import analyze, report
 from mlip.analysis.energies import read_log
-from mlip.errors import DataError, OptionError
+from mlip.errors import DataError, MissingDependencyError, OptionError
 from mlip.units import KB_EV
 
 from .conftest import motion, walk, write_log
@@ -50,6 +51,8 @@ def test_harmonic_oscillators(tmp_path: Path, drift: float) -> None:
     assert found.motion.timed  # by the log
     assert "drift of the total energy" in found.table()
     assert "120 degrees of freedom at 300 K" in found.table()
+    assert "a thermostat does not conserve" in found.table()
+    assert "thermostat" not in analyze(tmp_path / "run.dcd").table()
 
 
 def test_drift_with_noise_has_the_right_error(tmp_path: Path) -> None:
@@ -146,6 +149,12 @@ def test_every_kind_has_a_picture(tmp_path: Path, kind: str) -> None:
     assert int.from_bytes(data[20:24], "big") == round(3.4 * 120) * max(1, -(-panels // 3))
     assert json.dumps(found.numbers(), allow_nan=False)
     assert found.table().startswith("run.xyz: ")
+
+
+def test_mdtraj_is_named_where_it_is_missing(argon: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mdtraj", None)
+    with pytest.raises(MissingDependencyError, match="mdtraj"):
+        analyze(argon)
 
 
 def test_pictures_have_an_ending(argon: Path) -> None:
