@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import astuple, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from mlip.potentials.registry import ModelReference, find, resolve
 from mlip.potentials.settings import Settings
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
-Reduced = tuple[Any, tuple[tuple[Any, ...], tuple[Any, ...]]]
+Packed = tuple[tuple[Any, ...], tuple[Any, ...]]
+Reduced = tuple[Any, Packed]
 
 
 class Computation:
@@ -50,14 +52,36 @@ class Computation:
         if potential is not None:
             self._prepare(potential)
 
+    @property
+    def packed(self) -> Packed:
+        """What it takes to make it again, `restore(*packed)`: small built-in values."""
+        return astuple(self.reference), self.settings.pack()
+
     def __reduce__(self) -> Reduced:
-        return restore, (astuple(self.reference), self.settings.pack())
+        return restore, self.packed
 
     def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
         """Return the energy in kJ/mol and the forces, [N, 3] in kJ/mol/nm, at the positions of a State.
 
         Args:
             state: the `openmm.State` of the particles of the force.
+
+        Raises:
+            NonFiniteError, TopologyError, ModelFileError, ModelNotFoundError, StructureError: see `evaluate`.
+        """
+        energy, forces = self.evaluate(torch.from_numpy(_nanometers(state.getPositions(asNumpy=True))),
+                                       self._box(state))
+        return energy.item(), forces.numpy()
+
+    def evaluate(self, positions: torch.Tensor, box: NDArray[np.float64] | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the energy in kJ/mol, a scalar, and the forces in kJ/mol/nm, both float64 and detached.
+
+        Args:
+            positions: [N, 3], nm, of any precision and on any device; copied, since OpenMM hands over its own memory.
+            box: [3, 3], nm, rows are box vectors; read where the force is periodic.
+
+        Returns:
+            Tensors on the device of the positions; the forces [N, 3] are contiguous.
 
         Raises:
             NonFiniteError: positions or results are NaN or infinite; names the particles of the System.
@@ -67,25 +91,24 @@ class Computation:
         """
         with self._lock:
             try:
-                return self._compute(state)
+                return self._evaluate(positions, box)
             except MLIPError as error:  # OpenMM keeps only the text
                 error.args = (f"{type(error).__name__}: {error}{self._in_system(error)}",)
                 raise
 
-    def _compute(self, state: Any) -> tuple[float, NDArray[np.float64]]:
-        from openmm import unit
-
+    def _evaluate(self, positions: torch.Tensor, box: NDArray[np.float64] | None) -> tuple[torch.Tensor, torch.Tensor]:
         evaluator = self._evaluator or self._prepare(resolve(self.reference))
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer) / NM_PER_ANGSTROM
-        self._check(positions)
-        cell = self._template.cell
-        if self.settings.periodic:
-            cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) / NM_PER_ANGSTROM
-        structure = replace(self._template, positions=positions, cell=cell)
-        prediction = evaluator(structure, stress=False)
-        assert prediction.forces is not None
-        forces = np.ascontiguousarray(prediction.forces * KJ_PER_MOL_NM_PER_EV_A, dtype=np.float64)
-        return (prediction.energy - self._offset) * KJ_PER_MOL_PER_EV, forces
+        r = positions.detach().to(torch.float64) / NM_PER_ANGSTROM
+        here = r.cpu().numpy()
+        self._check(here)
+        cell = self._template.cell if box is None else box / NM_PER_ANGSTROM
+        structure = replace(self._template, positions=here, cell=cell)
+        energy, forces = evaluator.tensors(structure, r.to(evaluator.potential.device))
+        energy, forces = (energy - self._offset) * KJ_PER_MOL_PER_EV, forces * KJ_PER_MOL_NM_PER_EV_A
+        return energy.to(positions.device), forces.to(positions.device).contiguous()
+
+    def _box(self, state: Any) -> NDArray[np.float64] | None:
+        return _nanometers(state.getPeriodicBoxVectors(asNumpy=True)) if self.settings.periodic else None
 
     def _prepare(self, potential: Potential) -> Evaluator:
         s = self.settings
@@ -125,34 +148,74 @@ class Computation:
         return "; atoms are counted within the subset of the force"
 
 
+class TorchComputation(Computation):
+    """The function of an `openmmtorch.PythonTorchForce`: State and tensor of positions -> tensors.
+
+    Positions and forces stay on the device of the engine, where that is the device of the model; the neighbour list is
+    made on the CPU.
+    """
+
+    def __reduce__(self) -> Reduced:
+        return restore_torch, self.packed
+
+    def __call__(self, state: Any, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Return the energy in kJ/mol and the forces, [N, 3] in kJ/mol/nm, as tensors; see `evaluate`.
+
+        Args:
+            state: the `openmm.State`, for the box.
+            positions: [N, 3], nm.
+        """
+        return self.evaluate(positions, self._box(state))
+
+
 class UnusableComputation:
     """Stands in for a computation that could not be restored; raises the reason when it is called."""
 
-    def __init__(self, reason: str, packed: tuple[Any, ...]) -> None:
+    def __init__(self, reason: str, again: Callable[..., Any], packed: tuple[Any, ...]) -> None:
         self.reason = reason
+        self.again = again
         self.packed = packed
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return restore, self.packed
+        return self.again, self.packed
 
-    def __call__(self, state: Any) -> tuple[float, NDArray[np.float64]]:
+    def __call__(self, *arguments: Any) -> NoReturn:
         """Raise `ModelFileError`."""
         raise ModelFileError(self.reason)
 
+    evaluate = __call__
+
 
 def restore(*packed: Any) -> Computation | UnusableComputation:
-    """Return the computation of a serialised force; pickle calls it with what `__reduce__` gave.
+    """Return the computation of a serialised PythonForce; pickle calls it with `Computation.packed`.
 
     An exception raised here would crash OpenMM 8.6 (it uses the result of unpickling unchecked), so
     that the reason is kept and raised at the first evaluation. For that reason, and to make copying
     cheap, a model that is not in this process is loaded no sooner than at the first evaluation.
     """
+    return _restored(Computation, restore, packed)
+
+
+def restore_torch(*packed: Any) -> Computation | UnusableComputation:
+    """Return the computation of a serialised PythonTorchForce, as `restore` does."""
+    return _restored(TorchComputation, restore_torch, packed)
+
+
+def _restored(kind: type[Computation], again: Callable[..., Any],
+              packed: tuple[Any, ...]) -> Computation | UnusableComputation:
     try:
         reference, settings = packed
         found = ModelReference(*reference)
-        return Computation(found, Settings.unpack(settings), find(found))
+        return kind(found, Settings.unpack(settings), find(found))
     except Exception as error:
-        return UnusableComputation(f"{type(error).__name__}: this force cannot be restored: {error}", packed)
+        reason = f"{type(error).__name__}: this force cannot be restored: {error}"
+        return UnusableComputation(reason, again, packed)
+
+
+def _nanometers(quantity: Any) -> NDArray[np.float64]:
+    """Return the numbers of a quantity that a State gave: they are in nm, and `value_in_unit` would copy them."""
+    values: NDArray[np.float64] = quantity._value
+    return values
 
 
 def _isolated_energy(potential: Potential, structure: Structure) -> float:

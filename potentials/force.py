@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlip.checkpoints import Potential
 from mlip.errors import MissingDependencyError, OptionError
-from mlip.potentials.computation import Computation
 from mlip.potentials.registry import register
 from mlip.potentials.selection import select
 from mlip.potentials.settings import Settings
+from mlip.potentials.transports import choose, make_force
 
 if TYPE_CHECKING:
     import openmm
@@ -24,7 +24,8 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                  skin: float = 1.0, force_group: int = 0, charge: int | None = None, spin: int | None = None,
                  head: str | None = None, energy: str = "total", backend: str | None = None,
-                 radial: str | None = None, rotational_average: str | None = None) -> openmm.PythonForce:
+                 radial: str | None = None, rotational_average: str | None = None,
+                 transport: str = "auto") -> openmm.Force:
     """Return an OpenMM force that gives the energy and forces of a model.
 
     The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and its sha256, not by
@@ -32,6 +33,10 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
     first evaluation, on the CPU where the recorded device does not exist. A model made in memory must be saved
     (`potential.save`) before the force is made, if another process is to read it. As for every PythonForce, reading a
     System XML runs pickle: read only files you trust.
+
+    Every transport gives the same numbers. `python` is OpenMM's own `PythonForce`; `python_torch` the
+    `PythonTorchForce` of openmm-torch, where tensors stay on the device; `torch` its `TorchForce`, for releases that
+    have nothing else: before such a System is read from XML, `import mlip.potentials.torch_shim`.
 
     Args:
         topology_or_numbers: an `openmm.app.Topology`, or the atomic numbers of all particles.
@@ -49,6 +54,8 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         backend: `auto`, `compiled` or `reference`; None keeps that of the model.
         radial: `exact` or `tabulated`, see `mlip.Potential.to`; None keeps that of the model.
         rotational_average: `none`, `T`, `O`, `Oh`, `I` or `Ih`, see `mlip.Potential.to`; None keeps that of the model.
+        transport: `auto`, `python`, `python_torch` or `torch`; `auto` takes `python_torch` where it is installed, else
+            `python`.
 
     Returns:
         The force; energies in kJ/mol, forces in kJ/mol/nm.
@@ -58,13 +65,14 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         UnknownElementError: elements the model does not know.
         OptionError, StructureError: bad options.
         ModelNotFoundError, ModelFileError: from loading the model.
-        MissingDependencyError: OpenMM is not installed.
+        MissingDependencyError: OpenMM, or the transport that was asked for, is not installed.
     """
     try:
-        import openmm
+        import openmm  # noqa: F401
     except ImportError:
         raise MissingDependencyError.of("openmm", "openmm") from None
     _check(force_group, periodic)
+    chosen = choose(transport)
     selection = select(topology_or_numbers, atoms)
     potential, reference = register(model, device, dtype, backend, radial, rotational_average)
     potential.warn_of_forces()
@@ -72,12 +80,10 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         numbers=selection.numbers, particles=selection.particles,
         periodic=selection.has_box if periodic is None else bool(periodic),
         skin=skin, charge=charge, spin=spin, head=head, energy=energy)
-    force = openmm.PythonForce(Computation(reference, settings, potential))
+    force = make_force(chosen, reference, settings, potential)
     force.setName("MLIP")
     force.setForceGroup(int(force_group))
     force.setUsesPeriodicBoundaryConditions(settings.periodic)
-    if selection.particles is not None:
-        force.setParticles(selection.particles.tolist())
     return force
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openmm.app import Topology
 
 _OPTIONS = ("device", "dtype", "precision", "charge", "multiplicity", "spin", "head", "skin", "periodic",
-            "returnEnergyType", "backend", "radial", "rotational_average")
+            "returnEnergyType", "backend", "radial", "rotational_average", "transport")
 _ENERGIES = {"energy": "total", "interaction_energy": "interaction"}
 
 
@@ -27,8 +27,8 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
     The options may be given to `MLPotential` or to `createSystem` and `createMixedSystem`, where they
     win: `device` (by default that of a `Potential`, and CUDA, if there is one, for a name or path);
     `dtype` or `precision` (`single`, `double`, ...); `charge` and `multiplicity` (or `spin`), both of the
-    atoms the model describes; `head`; `skin` in A; `periodic`; `backend`, `radial` and `rotational_average` (see
-    `create_force`); and `returnEnergyType`: `energy` (the default here: with the isolated atoms) or
+    atoms the model describes; `head`; `skin` in A; `periodic`; `backend`, `radial`, `rotational_average` and
+    `transport` (see `create_force`); and `returnEnergyType`: `energy` (the default here: with the isolated atoms) or
     `interaction_energy` (the default of openmm-ml's own MACE).
     `createSystem` and `createMixedSystem` pass options to several addressees, so that those unknown here
     are ignored there.

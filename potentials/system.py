@@ -24,7 +24,7 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
                   head: str | None = None, energy: str = "total",
                   remove_cm_motion: bool = True, backend: str | None = None,
                   radial: str | None = None, rotational_average: str | None = None,
-                  dispersion: str | None = None) -> openmm.System:
+                  dispersion: str | None = None, transport: str = "auto") -> openmm.System:
     """Return a System whose only interaction is the model.
 
     Particles have the masses of the elements; there are no constraints (use a time step of 0.5 fs where
@@ -47,6 +47,7 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
         radial: `exact` or `tabulated`.
         rotational_average: `none`, `T`, `O`, `Oh`, `I` or `Ih`.
         dispersion: D3 to be added as a second force of the same group, such as `d3bj:pbe`; None for none.
+        transport: `auto`, `python`, `python_torch` or `torch`.
 
     Returns:
         The System.
@@ -66,7 +67,7 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     create: Any = create_committee_force if isinstance(model, Committee) else create_force
     force = create(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin, force_group=force_group,
                    charge=charge, spin=spin, head=head, energy=energy, backend=backend, radial=radial,
-                   rotational_average=rotational_average)
+                   rotational_average=rotational_average, transport=transport)
     system = openmm.System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)

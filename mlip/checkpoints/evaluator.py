@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from mlip.checkpoints.committee import Committee, CommitteePrediction
-from mlip.checkpoints.potential import Potential, Prediction
+from mlip.checkpoints.potential import Potential, Prediction, split
 from mlip.graph import Structure
 from mlip.neighbors import VerletSkin
 
@@ -33,6 +36,23 @@ class Evaluator:
         """Return the prediction for the structure; see `Potential.evaluate` for the errors."""
         edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
         return self.potential.evaluate([structure], forces=forces, stress=stress, edges=[edges])[0]
+
+    def tensors(self, structure: Structure, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the energy (scalar, eV) and the forces ([N, 3], eV/A) as float64 tensors on the device of the model.
+
+        Args:
+            structure: for the neighbour list, which is made on the CPU.
+            positions: its positions on the device of the model, float64.
+
+        Raises:
+            NonFiniteError: the model returned NaN or infinity; names the atoms. Further those of `Potential.evaluate`.
+        """
+        edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
+        result = self.potential.evaluate_batch([structure], stress=False, edges=[edges], positions=positions)
+        assert result.forces is not None
+        if not math.isfinite((result.energy.sum() + result.forces.sum()).item()):  # one number leaves the device
+            split(result, [structure])
+        return result.energy[0], result.forces
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.potential, self.skin.skin)

@@ -230,12 +230,28 @@ class Potential:
             NonFiniteError: the model returned NaN or infinity; names the atoms.
             BackendError: compiled kernels and plain torch differ on the first structure.
         """
+        return split(self.evaluate_batch(structures, forces=forces, stress=stress, edges=edges), structures)
+
+    def evaluate_batch(self, structures: Sequence[Structure], *, forces: bool = True, stress: bool = True,
+                       edges: Sequence[NeighborList] | None = None,
+                       positions: torch.Tensor | None = None) -> BatchPrediction:
+        """Predict as `evaluate` does, but leave the numbers on the device, unchecked.
+
+        Args:
+            structures: see `evaluate`, as for those that follow.
+            forces: whether to compute forces.
+            stress: whether to compute the stress.
+            edges: neighbour lists already known.
+            positions: [N, 3] float64, A, on the device of the model: the positions of the structures, where they are
+                there already.
+        """
         stress = stress and any(s.volume is not None for s in structures)
         graph = self.graph(structures, edges)
+        if positions is not None:
+            graph = graph.replace(positions=positions)
         if structures:
             self.check_backend(structures[0], graph)
-        result = evaluate(self.model, graph, forces=forces, stress=stress)
-        return _split(result, structures)
+        return evaluate(self.model, graph, forces=forces, stress=stress)
 
     def check_backend(self, structure: Structure, graph: AtomGraph) -> None:
         """Compare the compiled kernels with plain torch, and tabulated with exact radial functions.
@@ -324,8 +340,12 @@ class Potential:
         return header, {k: v.detach().cpu() for k, v in merged(model).state_dict().items()}
 
 
-def _split(result: BatchPrediction, structures: Sequence[Structure]) -> list[Prediction]:
-    """Cut a batch into predictions; stop at numbers that are none."""
+def split(result: BatchPrediction, structures: Sequence[Structure]) -> list[Prediction]:
+    """Cut a batch into predictions.
+
+    Raises:
+        NonFiniteError: numbers that are none; names the atoms.
+    """
     bounds = np.cumsum([len(s) for s in structures])[:-1]
     energies = np.split(result.energies.cpu().numpy(), bounds)
     forces = None if result.forces is None else np.split(result.forces.cpu().numpy(), bounds)
