@@ -1,4 +1,9 @@
-"""`create_force`: an OpenMM force that evaluates a model."""
+"""`create_force`: an OpenMM force that evaluates a model.
+
+Every transport gives the same numbers. `python` is OpenMM's own `PythonForce`; `python_torch` the `PythonTorchForce` of
+openmm-torch, where tensors stay on the device; `torch` its `TorchForce`, for releases that have nothing else: before a
+System with it is read from XML, `import mlip.potentials.torch_shim`.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +33,10 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
                  transport: str = "auto") -> openmm.Force:
     """Return an OpenMM force that gives the energy and forces of a model.
 
-    The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and its sha256, not by
-    its weights: the XML stays small, copies in a process share the loaded model, and another process loads it at the
-    first evaluation, on the CPU where the recorded device does not exist. A model made in memory must be saved
-    (`potential.save`) before the force is made, if another process is to read it. As for every PythonForce, reading a
-    System XML runs pickle: read only files you trust.
-
-    Every transport gives the same numbers. `python` is OpenMM's own `PythonForce`; `python_torch` the
-    `PythonTorchForce` of openmm-torch, where tensors stay on the device; `torch` its `TorchForce`, for releases that
-    have nothing else: before such a System is read from XML, `import mlip.potentials.torch_shim`.
+    The force serialises (XML, `copy.deepcopy`, `CustomCVForce`) by the name or path of the model and its sha256: copies
+    in a process share the loaded model, and another process loads it at the first evaluation, on the CPU where the
+    recorded device does not exist. A model made in memory must be saved (`potential.save`) before, if another process
+    is to read the force. As for every PythonForce, reading a System XML runs pickle: read only files you trust.
 
     Args:
         topology_or_numbers: an `openmm.app.Topology`, or the atomic numbers of all particles.
@@ -54,8 +54,7 @@ def create_force(topology_or_numbers: Topology | Sequence[int], model: Potential
         backend: `auto`, `compiled` or `reference`; None keeps that of the model.
         radial: `exact` or `tabulated`, see `mlip.Potential.to`; None keeps that of the model.
         rotational_average: `none`, `T`, `O`, `Oh`, `I` or `Ih`, see `mlip.Potential.to`; None keeps that of the model.
-        transport: `auto`, `python`, `python_torch` or `torch`; `auto` takes `python_torch` where it is installed, else
-            `python`.
+        transport: `auto` (`python_torch` where it is installed, else `python`), `python`, `python_torch` or `torch`.
 
     Returns:
         The force; energies in kJ/mol, forces in kJ/mol/nm.

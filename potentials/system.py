@@ -27,8 +27,8 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
                   dispersion: str | None = None, transport: str = "auto") -> openmm.System:
     """Return a System whose only interaction is the model.
 
-    Particles have the masses of the elements; there are no constraints (use a time step of 0.5 fs where
-    hydrogen moves freely); the box is that of the topology.
+    Particles have the masses of the elements, the box is that of the topology; there are no constraints (use a time step
+    of 0.5 fs where hydrogen moves freely).
 
     Args:
         topology: an `openmm.app.Topology`.
@@ -53,8 +53,8 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
         The System.
 
     Raises:
-        TopologyError: `topology` is none, has no atoms, atoms without element, or no box where
-            `periodic=True`; further those of `create_force` and `create_dispersion_force`.
+        TopologyError: no topology, atoms or elements, or no box where `periodic=True`; further those of `create_force` and
+            `create_dispersion_force`.
         OptionError: dispersion for a model whose training data contain it.
     """
     try:

@@ -8,6 +8,7 @@ another process, else TorchScript does not know the op.
 from __future__ import annotations
 
 import ast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def openmm_force(positions: Tensor, box: Tensor | None, text: str) -> tuple[Tens
     return energy, everywhere
 
 
-_LIBRARY = torch.library.Library("mlip", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("mlip", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define("openmm_force(Tensor positions, Tensor? box, str text) -> (Tensor, Tensor)")
 # no kernel of its own for autograd: inside, the model is differentiated as ever
 _LIBRARY.impl("openmm_force", openmm_force, "CompositeImplicitAutograd")

@@ -51,6 +51,7 @@ OUTSIDE: dict[str, set[str]] = {  # packages that only these rooms may import
     "torch_sim": {"calculators"},
     "ipi": {"calculators"},
     "dftd3": {"checkpoints"},
+    "openmmtorch": {"potentials"},
     "numba": {"neighbors"},
     "safetensors": {"checkpoints"},
     "matscipy": {"bench", "verify"},
