@@ -1,4 +1,4 @@
-"""What `openmmml.MLPotential("mlip", model=...)` does: pure ML, mixed ML/MM and interpolated Systems."""
+"""What `openmmml.MLPotential("mlip", model=...)` does, and its other names: pure, mixed and interpolated Systems."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = ("device", "dtype", "precision", "charge", "multiplicity", "spin", "head", "skin", "periodic",
             "returnEnergyType", "backend", "radial", "rotational_average", "transport")
+ANY = "mlip"
 _ENERGIES = {"energy": "total", "interaction_energy": "interaction"}
 
 
@@ -34,26 +35,33 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
     are ignored there.
     """
 
-    def __init__(self, model: Potential | str | Path | None = None, **options: Any) -> None:
+    def __init__(self, model: Potential | str | Path | None = None, *, potential_name: str = ANY,
+                 **options: Any) -> None:
         """Load the model.
 
         Args:
             model: a potential, or the name or path of one.
+            potential_name: the name given to `MLPotential`; others than `mlip` stand for one family.
             options: see the class.
 
         Raises:
-            OptionError: no model, or an unknown or bad option.
+            OptionError: no model, one of another family than the name says, or an unknown or bad option.
             ModelNotFoundError, ModelFileError: from loading.
         """
         if model is None:
-            raise OptionError("MLPotential('mlip', model=...) needs a model: a name, a path or a Potential")
+            raise OptionError(f"MLPotential({potential_name!r}, model=...) needs a model: a name, a path or a "
+                              "Potential")
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
-            raise OptionError(f"MLPotential('mlip', ...) has no option {', '.join(unknown)}; allowed: model, "
-                              f"{', '.join(_OPTIONS)}")
+            raise OptionError(f"MLPotential({potential_name!r}, ...) has no option {', '.join(unknown)}; allowed: "
+                              f"model, {', '.join(_OPTIONS)}")
         self.options = _force_options(options)
         device = self.options.get("device") or _best()
         self.model = model if isinstance(model, Potential) else load(model, device=device)
+        found = name_of(self.model)
+        if potential_name not in (ANY, found):
+            raise OptionError(f"MLPotential({potential_name!r}) does not take this model, which is of the family "
+                              f"{found}: use MLPotential({found!r}), or {ANY!r}, which takes every model")
 
     def addForces(self, topology: Topology, system: openmm.System, atoms: Iterable[int] | None,  # noqa: N802
                   forceGroup: int, **args: Any) -> None:
@@ -80,6 +88,14 @@ class MLIPPotentialImpl(MLPotentialImpl):  # type: ignore[misc]
     def getMLLongRange(self) -> bool:  # noqa: N802
         """Return False: the models see no further than their cutoff."""
         return False
+
+
+def name_of(potential: Potential) -> str:
+    """Return the name by which `MLPotential` takes models of this family only."""
+    config: Any = potential.model.config
+    if config.family == "mace":
+        return "mace-mlip" if config.tensor_product == "clebsch_gordan" else "gaunt-mace"
+    return str(config.family).replace("_", "-")
 
 
 def _best() -> str:

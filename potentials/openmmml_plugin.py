@@ -1,5 +1,8 @@
 """The factory by which openmm-ml finds the package: `MLPotential("mlip", model="mace-acac")`.
 
+It has several names there: `mlip` for all models; `mace-mlip`, `gaunt-mace`, `equiformer-v3` and `transip` refuse
+models of another family.
+
 `import openmmml` loads and instantiates the factory of every installed plugin. So this file imports
 nothing, openmm-ml neither: it may be in the middle of its own import.
 """
@@ -19,4 +22,4 @@ class MLIPPotentialImplFactory:
         """Return the implementation of `MLPotential(name, **args)`; see `MLIPPotentialImpl`."""
         from mlip.potentials.openmmml_impl import MLIPPotentialImpl
 
-        return MLIPPotentialImpl(**args)
+        return MLIPPotentialImpl(potential_name=name, **args)

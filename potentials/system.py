@@ -27,8 +27,8 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
                   dispersion: str | None = None, transport: str = "auto") -> openmm.System:
     """Return a System whose only interaction is the model.
 
-    Particles have the masses of the elements, the box is that of the topology; there are no constraints (use a time step
-    of 0.5 fs where hydrogen moves freely).
+    Particles have the masses of the elements, the box is that of the topology; there are no constraints (use a time
+    step of 0.5 fs where hydrogen moves freely).
 
     Args:
         topology: an `openmm.app.Topology`.

@@ -166,6 +166,12 @@ def any_equiformer(request: pytest.FixtureRequest) -> mlip.Potential:
 
 
 @pytest.fixture(scope="session")
+def family_of() -> Callable[[str], mlip.Potential]:
+    """Make a small potential of `SMALL_MODELS` by its name, float64."""
+    return small_potential
+
+
+@pytest.fixture(scope="session")
 def mace() -> mlip.Potential:
     """One small MACE in float64, for tests that do not depend on the family."""
     return small_potential("mace")

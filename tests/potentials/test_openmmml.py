@@ -10,17 +10,22 @@ from pathlib import Path
 import numpy as np
 import openmm
 import pytest
+import torch
 from openmm import app, unit
 
-from mlip.errors import OptionError, TopologyError, UnknownElementError
+import mlip
+from mlip.errors import OptionError, StructureError, TopologyError, UnknownElementError
 from mlip.potentials.openmmml_plugin import MLIPPotentialImplFactory
 
 openmmml = pytest.importorskip("openmmml")
 MLPotential = openmmml.MLPotential
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = "mlip.potentials.openmmml_plugin:MLIPPotentialImplFactory"
-if "mlip" not in MLPotential._implFactories:  # the package is used from its folder, without entry points
-    MLPotential.registerImplFactory("mlip", MLIPPotentialImplFactory())
+NAMES = {"mlip": "mace", "mace-mlip": "mace", "gaunt-mace": "mace-gaunt", "equiformer-v3": "equiformer-v3",
+         "transip": "transip"}  # and a model that each takes
+for _name in NAMES:
+    if _name not in MLPotential._implFactories:  # the package is used from its folder, without entry points
+        MLPotential.registerImplFactory(_name, MLIPPotentialImplFactory())
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +64,27 @@ def ml_energy(potential, topology, positions, atoms, box=None) -> float:
     return potential.predict(chosen).energy * 96.48533212331001
 
 
-def test_the_entry_point_is_declared() -> None:
-    entry = EntryPoint("mlip", PLUGIN, "openmmml.potentials")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_entry_points_are_declared(name) -> None:
+    entry = EntryPoint(name, PLUGIN, "openmmml.potentials")
     assert isinstance(entry.load()(), MLIPPotentialImplFactory)
-    assert f'mlip = "{PLUGIN}"' in (ROOT / "pyproject.toml").read_text()
-    installed = [e.value for e in entry_points(group="openmmml.potentials") if e.name == "mlip"]
+    assert f'\n{name} = "{PLUGIN}"\n' in (ROOT / "pyproject.toml").read_text()
+    installed = [e.value for e in entry_points(group="openmmml.potentials") if e.name == name]
     assert installed in ([], [PLUGIN])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_takes_its_family_only(family_of, methanol, omm, name) -> None:
+    topology = omm.topology(methanol.numbers)
+    for other in sorted(set(NAMES.values())):
+        model = family_of(other)
+        if name == "mlip" or other == NAMES[name]:
+            system = MLPotential(name, model=model).createSystem(topology)
+            assert energy_of(system, methanol.positions * 0.1) == pytest.approx(
+                model.predict(methanol).energy * 96.48533212331001, rel=1e-9)
+        else:
+            with pytest.raises(OptionError, match=rf"MLPotential\('{name}'\) does not take .* or 'mlip'"):
+                MLPotential(name, model=model)
 
 
 @pytest.mark.parametrize("first", ["mlip.potentials.openmmml_plugin", "openmmml"])
@@ -185,3 +205,69 @@ def test_link_atoms(mace, methanol, omm) -> None:
     total = context.getState(energy=True).getPotentialEnergy()._value
     assert total == pytest.approx(ml + stretched, rel=1e-9)
     context.getIntegrator().step(5)
+
+
+def test_link_atoms_interpolate(mace, methanol, omm) -> None:
+    """With a cap the ends of the interpolation are still the classical and the mixed System."""
+    topology = omm.topology(methanol.numbers)
+    members = list(topology.atoms())
+    carbon, oxygen = (next(i for i, z in enumerate(methanol.numbers) if z == e) for e in (6, 8))
+    topology.addBond(members[carbon], members[oxygen])
+    hydrogens = [i for i, z in enumerate(methanol.numbers) if z == 1 and methanol.get_distance(i, carbon) < 1.3]
+    nonbonded, bonds = openmm.NonbondedForce(), openmm.HarmonicBondForce()
+    for i in range(len(members)):
+        nonbonded.addParticle(0.1 * (-1) ** i, 0.1, 0)
+    bonds.addBond(carbon, oxygen, 0.14, 1000.0)
+    bonds.addBond(carbon, hydrogens[0], 0.12, 1000.0)
+    mm_system = omm.system(methanol.get_masses(), nonbonded, bonds)
+    potential = MLPotential("mace-mlip", model=mace)
+    options = {"linkAtomDistances": [(carbon, oxygen, 0.11 * unit.nanometer)]}
+    both, mixed = (potential.createMixedSystem(topology, mm_system, [carbon, *hydrogens], interpolate=x, **options)
+                   for x in (True, False))
+    everything = np.vstack([methanol.positions * 0.1, [0.0, 0.0, 0.0]])
+    assert energy_of(both, everything, lambda_interpolate=0.0) == pytest.approx(
+        energy_of(mm_system, methanol.positions * 0.1), abs=1e-6)
+    assert energy_of(both, everything, lambda_interpolate=1.0) == pytest.approx(energy_of(mixed, everything), rel=1e-9)
+    context = reference_context(mixed)
+    context.setPositions(everything)
+    context.computeVirtualSites()
+    capped = context.getState(positions=True).getPositions(asNumpy=True)._value
+    assert np.linalg.norm(capped[-1] - capped[carbon]) == pytest.approx(0.11)
+
+
+@pytest.mark.filterwarnings("ignore:no charge")
+def test_charge_and_multiplicity_reach_the_model(omm, methanol) -> None:
+    """Given to the constructor, or to `createSystem` and `createMixedSystem`, which win."""
+    model = mlip.create("transip", ["H", "C", "O"], channels=16, num_layers=1, num_heads=2, cutoff=4.0,
+                        charges=(-1, 0, 1), spins=(1, 2), seed=3).to(dtype="float64")
+    model.model.state.output.normal_(generator=torch.Generator().manual_seed(0))  # zero before training
+    expected = {}
+    for charge, spin in ((0, 1), (1, 2)):
+        methanol.info.update(charge=charge, spin=spin)
+        expected[charge] = model.predict(methanol).energy * 96.48533212331001
+    assert expected[0] != pytest.approx(expected[1], rel=1e-6)
+    topology, positions = omm.topology(methanol.numbers), methanol.positions * 0.1
+    ion = MLPotential("transip", model=model, charge=1, multiplicity=2)
+    assert energy_of(ion.createSystem(topology), positions) == pytest.approx(expected[1], rel=1e-9)
+    assert energy_of(ion.createSystem(topology, charge=0, multiplicity=1), positions) == pytest.approx(
+        expected[0], rel=1e-9)
+    nonbonded = openmm.NonbondedForce()
+    for _ in range(len(methanol)):
+        nonbonded.addParticle(0, 0.1, 0)
+    mm_system, everything = omm.system(methanol.get_masses(), nonbonded), list(range(len(methanol)))
+    plain = MLPotential("transip", model=model)
+    for interpolate in (False, True):
+        mixed = plain.createMixedSystem(topology, mm_system, everything, interpolate=interpolate, charge=1, spin=2)
+        assert energy_of(mixed, positions) == pytest.approx(expected[1], rel=1e-9)
+    with pytest.raises(StructureError, match="charge"):
+        plain.createSystem(topology, charge=3)
+
+
+def test_range_and_transport(mace, methanol, omm) -> None:
+    """openmm-ml asks for the range where a periodic System is mixed; the transport goes through to the force."""
+    potential = MLPotential("mlip", model=mace)
+    assert potential._impl.getMLLongRange() is False
+    force = potential.createSystem(omm.topology(methanol.numbers), transport="python").getForce(0)
+    assert isinstance(force, openmm.PythonForce)
+    with pytest.raises(OptionError, match="telepathy"):
+        potential.createSystem(omm.topology(methanol.numbers), transport="telepathy")
