@@ -14,7 +14,7 @@ from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.atomgraph import AtomGraph
 from mlip.graph.structure import MIN_DISTANCE, Structure
-from mlip.neighbors import NeighborList, neighbor_list, number_pairs
+from mlip.neighbors import NeighborList, neighbor_list, number_pairs, shortest_edge
 
 
 def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
@@ -40,12 +40,9 @@ def naming(index: int | None) -> Iterator[None]:
 
 def check_distances(structure: Structure, edges: NeighborList) -> None:
     """Raise `StructureError` naming two atoms that sit on top of each other."""
-    r = structure.positions
-    vectors = r[edges.senders] - r[edges.receivers] + edges.shifts @ structure.cell
-    squared = np.einsum("ed,ed->e", vectors, vectors)
-    if squared.size and squared.min() < MIN_DISTANCE**2:
-        e = int(squared.argmin())
-        raise StructureError(f"atoms {edges.receivers[e]} and {edges.senders[e]} are {squared[e] ** 0.5:.1e} A apart"
+    e, squared = shortest_edge(structure.positions, structure.cell, edges)
+    if squared < MIN_DISTANCE**2:
+        raise StructureError(f"atoms {edges.receivers[e]} and {edges.senders[e]} are {squared ** 0.5:.1e} A apart"
                              f" (less than {MIN_DISTANCE} A); two atoms cannot share one place")
 
 

@@ -3,6 +3,7 @@
 from mlip.neighbors.celllist import neighbor_list
 from mlip.neighbors.edges import NeighborList
 from mlip.neighbors.pairing import number_pairs
+from mlip.neighbors.shortest import shortest_edge
 from mlip.neighbors.skin import VerletSkin
 
-__all__ = ["NeighborList", "VerletSkin", "neighbor_list", "number_pairs"]
+__all__ = ["NeighborList", "VerletSkin", "neighbor_list", "number_pairs", "shortest_edge"]
