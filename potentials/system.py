@@ -53,8 +53,8 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
         The System.
 
     Raises:
-        TopologyError: no topology, atoms or elements, or no box where `periodic=True`; further those of `create_force` and
-            `create_dispersion_force`.
+        TopologyError: no topology, atoms or elements, or no box where `periodic=True`; further those of `create_force`
+            and `create_dispersion_force`.
         OptionError: dispersion for a model whose training data contain it.
     """
     try:
