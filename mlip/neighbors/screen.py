@@ -76,23 +76,46 @@ def turn(edges: Long, turns: I4) -> int:
                 s = np.int64(edges.shifts[e, k]) + turns[i, k] - turns[edges.senders[e], k]
                 edges.shifts[e, k] = s
                 largest = max(largest, abs(s))
-    put_plain_first(edges)
     return largest
 
 
 @kernel
-def put_plain_first(edges: Long) -> None:
-    """Exchange edges of each receiver so that those without a shift come first, and count them."""
-    senders, shifts = edges.senders, edges.shifts
-    for i in range(len(edges.plain)):
-        p = edges.offsets[i]
-        for e in range(edges.offsets[i], edges.offsets[i + 1]):
-            if shifts[e, 0] == 0 and shifts[e, 1] == 0 and shifts[e, 2] == 0:
-                senders[e], senders[p] = senders[p], senders[e]
+def put_in_order(old: Long, new: Long, place: I8) -> None:
+    """Write the edges of `old` into `new`: of each receiver those without a shift first, then by sender and shift.
+
+    So the order depends on the edges only, not on when a list was made. Each edge has its reverse: going through the
+    senders, those of every receiver come in their order. `place` is room for [N, 2] numbers.
+    """
+    for i in range(len(old.plain)):
+        plain = 0
+        for e in range(old.offsets[i], old.offsets[i + 1]):
+            plain += old.shifts[e, 0] == 0 and old.shifts[e, 1] == 0 and old.shifts[e, 2] == 0
+        new.plain[i] = plain
+        place[i, 0], place[i, 1] = old.offsets[i], old.offsets[i] + plain
+    for j in range(len(old.plain)):
+        for e in range(old.offsets[j], old.offsets[j + 1]):
+            i = old.senders[e]
+            a, b, c = -old.shifts[e, 0], -old.shifts[e, 1], -old.shifts[e, 2]
+            kind = 0 if a == 0 and b == 0 and c == 0 else 1
+            p = place[i, kind]
+            place[i, kind] = p + 1
+            new.senders[p] = j
+            low = old.offsets[i] + new.plain[i]
+            while p > low and new.senders[p - 1] == j and later(new.shifts, p - 1, a, b, c):  # images of one atom
                 for k in range(3):
-                    shifts[e, k], shifts[p, k] = shifts[p, k], shifts[e, k]
-                p += 1
-        edges.plain[i] = p - edges.offsets[i]
+                    new.shifts[p, k] = new.shifts[p - 1, k]
+                p -= 1
+            new.shifts[p, 0], new.shifts[p, 1], new.shifts[p, 2] = a, b, c
+
+
+@inner
+def later(shifts: I4, e: int, a: int, b: int, c: int) -> bool:
+    """Return whether the shift of an edge comes after (a, b, c)."""
+    if shifts[e, 0] != a:
+        return bool(shifts[e, 0] > a)
+    if shifts[e, 1] != b:
+        return bool(shifts[e, 1] > b)
+    return bool(shifts[e, 2] > c)
 
 
 @kernel

@@ -13,7 +13,7 @@ from mlip.neighbors.celllist import neighbor_list, room_for_edges
 from mlip.neighbors.edges import NeighborList
 from mlip.neighbors.inputs import array_of_cell, checked_cutoff, checked_positions, flags, require_lattice
 from mlip.neighbors.lattice import F8
-from mlip.neighbors.screen import Long, copy_kept, drift, put_plain_first, screen, turn
+from mlip.neighbors.screen import Long, copy_kept, drift, put_in_order, screen, turn
 from mlip.neighbors.workers import threads_for, work_through
 
 
@@ -62,8 +62,9 @@ class VerletSkin:
                pbc: bool | ArrayLike = False) -> NeighborList:
         """Return the edges within `cutoff`, with arrays of their own; arguments and errors as `neighbor_list`.
 
-        The edges are those `neighbor_list` gives, sorted by receiver, though maybe in another order
-        for one receiver.
+        The edges are those `neighbor_list` gives, sorted by receiver; with a skin, for one receiver those without a
+        shift come first, then they are sorted by sender and shift. So sums over them have the same bits whenever the
+        list was made, which runs that are resumed rely on.
         """
         self.calls += 1
         r = checked_positions(positions)
@@ -79,9 +80,8 @@ class VerletSkin:
 
     def _keep(self, edges: NeighborList, r: F8, cell: F8, pbc: NDArray[np.bool_]) -> None:
         """Keep a list for cutoff + skin, and the structure it was made for."""
-        self._edges = Long(edges.offsets, edges.senders.astype(np.uint32), edges.shifts.copy(),
-                           np.zeros(len(r), dtype=np.int64), np.empty(len(edges.senders), dtype=np.uint32))
-        put_plain_first(self._edges)
+        senders = edges.senders.astype(np.uint32)
+        self._edges = in_order(Long(edges.offsets, senders, edges.shifts, np.zeros(len(r), dtype=np.int64), senders))
         self._positions, self._cell, self._pbc = r.copy(), cell, pbc
         self._dual = dual_of(cell, pbc)
 
@@ -107,6 +107,7 @@ class VerletSkin:
             if turn(self._edges, turns) > MOST_SHIFT:
                 self._edges = None
                 return False
+            self._edges = in_order(self._edges)
         return True
 
     def _short(self, r: F8, h: F8) -> NeighborList:
@@ -129,6 +130,13 @@ class VerletSkin:
         work_through(lambda first, last: copy_kept(edges, first, last, offsets, senders, receivers, shifts),
                      bounds, threads)
         return NeighborList(senders, receivers, shifts, offsets)
+
+
+def in_order(edges: Long) -> Long:
+    """Return the edges in the order of `put_in_order`, in arrays of their own."""
+    ordered = Long(edges.offsets, *(np.empty_like(a) for a in edges[1:]))
+    put_in_order(edges, ordered, np.empty((len(edges.plain), 2), dtype=np.int64))
+    return ordered
 
 
 def dual_of(cell: F8, pbc: NDArray[np.bool_]) -> F8:
