@@ -75,6 +75,15 @@ class ModelCalculator(Calculator):  # type: ignore[misc]
             changes += [k for k in INFO_KEYS if not equal(self.atoms.info.get(k), atoms.info.get(k))]
         return changes
 
+    @property
+    def refuse_contacts(self) -> bool:
+        """Whether atoms closer than real ones come raise `CloseContactError`; set by what moves atoms unwatched."""
+        return self._evaluator.refuse_contacts
+
+    @refuse_contacts.setter
+    def refuse_contacts(self, refuse: bool) -> None:
+        self._evaluator.refuse_contacts = refuse
+
     def set(self, **options: Any) -> dict[str, Any]:
         """Refuse options: they are fixed when the calculator is made.
 

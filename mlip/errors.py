@@ -25,6 +25,21 @@ class TopologyError(StructureError):
     """An OpenMM topology, atom selection or System that does not fit the model."""
 
 
+class CloseContactError(StructureError):
+    """Two atoms closer than any real ones come; nothing a model says of them can be trusted.
+
+    Attributes:
+        atoms: indices of the two.
+    """
+
+    def __init__(self, message: str, atoms: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.atoms = tuple(int(i) for i in atoms)
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.atoms)
+
+
 class DataError(MLIPError, ValueError):
     """Labelled data that no model should be trained on: labels missing or wrong, units, duplicates."""
 
@@ -85,6 +100,17 @@ class NonConservativeWarning(UserWarning):
 
 class NonFiniteError(MLIPError, ArithmeticError):
     """A prediction holds NaN or infinity; `atoms` lists the indices of the atoms concerned."""
+
+    def __init__(self, message: str, atoms: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.atoms = tuple(int(i) for i in atoms)
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[int, ...]]]:
+        return type(self), (str(self), self.atoms)
+
+
+class TemperatureError(MLIPError, ArithmeticError):
+    """Dynamics have become hotter than their plan allows; `atoms` lists the fastest atoms."""
 
     def __init__(self, message: str, atoms: Sequence[int] = ()) -> None:
         super().__init__(message)

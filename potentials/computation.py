@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlip.checkpoints import Potential
 from mlip.checkpoints.evaluator import Evaluator
-from mlip.errors import MLIPError, ModelFileError, NonFiniteError, OptionError, TopologyError
+from mlip.errors import CloseContactError, MLIPError, ModelFileError, NonFiniteError, OptionError, TopologyError
 from mlip.graph import Structure
 from mlip.potentials.registry import ModelReference, find, resolve
 from mlip.potentials.settings import Settings
@@ -87,7 +87,8 @@ class Computation:
             NonFiniteError: positions or results are NaN or infinite; names the particles of the System.
             TopologyError: the System has another number of particles.
             ModelFileError, ModelNotFoundError: the model of a copied force cannot be found again.
-            StructureError: a collapsed box, or two atoms in one place.
+            CloseContactError: atoms closer than real ones come.
+            StructureError: a collapsed box.
         """
         with self._lock:
             try:
@@ -121,7 +122,7 @@ class Computation:
         self._template = replace(template, pbc=np.full(3, s.periodic))
         potential.check([self._template])
         self._offset = _isolated_energy(potential, template) if s.energy == "interaction" else 0.0
-        self._evaluator = Evaluator(potential, s.skin)
+        self._evaluator = Evaluator(potential, s.skin, refuse_contacts=True)
         self.settings = replace(s, skin=float(s.skin), charge=template.charge, spin=template.spin)
         return self._evaluator
 
@@ -142,7 +143,7 @@ class Computation:
         particles = self.settings.particles
         if particles is None or self._evaluator is None:
             return ""
-        if isinstance(error, NonFiniteError):
+        if isinstance(error, NonFiniteError | CloseContactError):
             error.atoms = tuple(particles[list(error.atoms)].tolist())
             return f"; as particles of the System: {list(error.atoms[:10])}"
         return "; atoms are counted within the subset of the force"

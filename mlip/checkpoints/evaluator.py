@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mlip.checkpoints.committee import Committee, CommitteePrediction
+from mlip.checkpoints.contacts import check_contacts
 from mlip.checkpoints.potential import Potential, Prediction, split
 from mlip.graph import Structure
 from mlip.neighbors import VerletSkin
@@ -22,19 +23,23 @@ class Evaluator:
     list for `cutoff`. Copies and pickles leave the list behind; copies share the weights.
     """
 
-    def __init__(self, potential: Potential, skin: float = 1.0) -> None:
+    def __init__(self, potential: Potential, skin: float = 1.0, refuse_contacts: bool = False) -> None:
         """Keep the potential and an empty list.
 
         Args:
             potential: the model.
             skin: A, at least 0; 0 rebuilds the list at every call.
+            refuse_contacts: whether atoms closer than real ones come raise `CloseContactError`.
         """
         self.potential = potential
+        self.refuse_contacts = refuse_contacts
         self.skin = VerletSkin(potential.cutoff, skin)
 
     def __call__(self, structure: Structure, *, forces: bool = True, stress: bool = True) -> Prediction:
         """Return the prediction for the structure; see `Potential.evaluate` for the errors."""
         edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
+        if self.refuse_contacts:
+            check_contacts(structure, edges)
         return self.potential.evaluate([structure], forces=forces, stress=stress, edges=[edges])[0]
 
     def tensors(self, structure: Structure, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,6 +53,8 @@ class Evaluator:
             NonFiniteError: the model returned NaN or infinity; names the atoms. Further those of `Potential.evaluate`.
         """
         edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
+        if self.refuse_contacts:
+            check_contacts(structure, edges)
         result = self.potential.evaluate_batch([structure], stress=False, edges=[edges], positions=positions)
         assert result.forces is not None
         if not math.isfinite((result.energy.sum() + result.forces.sum()).item()):  # one number leaves the device
@@ -55,10 +62,10 @@ class Evaluator:
         return result.energy[0], result.forces
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.potential, self.skin.skin)
+        return type(self), (self.potential, self.skin.skin, self.refuse_contacts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Evaluator:
-        return type(self)(self.potential, self.skin.skin)
+        return type(self)(self.potential, self.skin.skin, self.refuse_contacts)
 
 
 class BatchEvaluator:
@@ -93,14 +100,16 @@ class BatchEvaluator:
 class CommitteeEvaluator:
     """The same for a committee; members of one cutoff share a list."""
 
-    def __init__(self, committee: Committee, skin: float = 1.0) -> None:
+    def __init__(self, committee: Committee, skin: float = 1.0, refuse_contacts: bool = False) -> None:
         """Keep the committee and empty lists.
 
         Args:
             committee: the models.
             skin: A, at least 0; 0 rebuilds the lists at every call.
+            refuse_contacts: as for `Evaluator`.
         """
         self.committee = committee
+        self.refuse_contacts = refuse_contacts
         self.skins = {cutoff: VerletSkin(cutoff, skin) for cutoff in committee.cutoffs}
         self._skin = skin
 
@@ -108,10 +117,12 @@ class CommitteeEvaluator:
         """Return the prediction for the structure; see `Committee.evaluate` for the errors."""
         edges = {cutoff: [skin.update(structure.positions, structure.cell, structure.pbc)]
                  for cutoff, skin in self.skins.items()}
+        if self.refuse_contacts:
+            check_contacts(structure, edges[max(edges)][0])
         return self.committee.evaluate([structure], stress=stress, edges=edges)[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.committee, self._skin)
+        return type(self), (self.committee, self._skin, self.refuse_contacts)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CommitteeEvaluator:
-        return type(self)(self.committee, self._skin)
+        return type(self)(self.committee, self._skin, self.refuse_contacts)

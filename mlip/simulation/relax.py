@@ -52,6 +52,8 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
     Raises:
         OptionError: options outside their allowed values.
         StructureError: no atoms, or a cell to relax that is not periodic in all directions.
+        CloseContactError: atoms came closer than real ones do.
+        NonFiniteError: the model returned NaN or infinity.
     """
     require_atoms(atoms)
     if optimizer not in OPTIMIZERS:
@@ -62,6 +64,7 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
         raise StructureError(f"only a cell with three periodic directions can be relaxed; pbc is {atoms.pbc.tolist()}")
     moved = atoms.copy()
     moved.calc = MLIPCalculator(potential)
+    moved.calc.refuse_contacts = True
     dynamics = OPTIMIZERS[optimizer](FrechetCellFilter(moved) if cell else moved, logfile=None)
     converged = bool(dynamics.run(fmax=fmax, steps=steps))
     forces: NDArray[np.float64] = moved.get_forces()
