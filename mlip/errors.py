@@ -44,6 +44,10 @@ class DataError(MLIPError, ValueError):
     """Labelled data that no model should be trained on: labels missing or wrong, units, duplicates."""
 
 
+class CheckpointError(MLIPError, ValueError):
+    """A checkpoint that a simulation cannot go on from: damaged, or of another run."""
+
+
 class OptionError(MLIPError, ValueError):
     """An argument or option outside its allowed values."""
 

@@ -28,7 +28,9 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     """Return a System whose only interaction is the model.
 
     Particles have the masses of the elements, the box is that of the topology; there are no constraints (use a time
-    step of 0.5 fs where hydrogen moves freely).
+    step of 0.5 fs where hydrogen moves freely). Bonds of the topology have no energy, but tell OpenMM which atoms are
+    one molecule: a `MonteCarloBarostat` scales the centres of molecules, and without bonds each atom counts as one, so
+    that stiff bonds are stretched and only tiny steps are accepted.
 
     Args:
         topology: an `openmm.app.Topology`.
@@ -76,9 +78,23 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
     system.addForce(force)
     if dispersion is not None:
         system.addForce(create_dispersion_force(topology, dispersion, periodic=periodic, force_group=force_group))
+    bonds = [(a.index, b.index) for a, b in topology.bonds()]
+    if bonds:
+        system.addForce(_ties(bonds))
     if remove_cm_motion:
         system.addForce(openmm.CMMotionRemover())
     return system
+
+
+def _ties(bonds: list[tuple[int, int]]) -> Any:
+    """Return a force without energy whose bonds make molecules of atoms."""
+    import openmm
+
+    force = openmm.HarmonicBondForce()
+    force.setName("molecules")
+    for i, j in bonds:
+        force.addBond(i, j, 0.0, 0.0)
+    return force
 
 
 def _box_of(topology: Topology, periodic: bool | None) -> Any:

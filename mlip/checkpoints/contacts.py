@@ -10,15 +10,16 @@ from mlip.graph import Structure
 from mlip.models.mace.radii import COVALENT_RADII
 from mlip.neighbors import NeighborList, closest_contact
 
-CLOSEST = 0.56  # of the sum of the covalent radii: 0.35 A for two hydrogens, 0.60 for C-H, 0.85 for C-C, 1.48 for Cu-Cu
-SIZES = CLOSEST * np.array(COVALENT_RADII)  # A
+SIZES = 0.5 * np.array(COVALENT_RADII)  # A
+SIZES[1] = 0.18  # half of the bond of H2, which is longer than its covalent radii say
 
 
 def check_contacts(structure: Structure, edges: NeighborList) -> None:
-    """Refuse a structure in which two atoms are closer than 0.56 of the sum of their covalent radii.
+    """Refuse a structure in which two atoms are closer than half the sum of their covalent radii.
 
-    It takes several eV to push two atoms together so far, more than thermal motion has; models never saw it and
-    often find a hole there that everything falls into.
+    That is 0.36 A for two hydrogens, 0.51 for O-H, 0.56 for C-H, 0.76 for C-C and 1.32 for Cu-Cu. It takes several eV
+    to push two atoms together so far, more than thermal motion has; models never saw it and often find a hole there
+    that everything falls into.
 
     Args:
         structure: the structure.

@@ -14,7 +14,7 @@ from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.atomgraph import AtomGraph
 from mlip.graph.structure import MIN_DISTANCE, Structure
-from mlip.neighbors import NeighborList, neighbor_list, number_pairs, shortest_edge
+from mlip.neighbors import NeighborList, neighbor_list, number_pairs, closest_contact
 
 
 def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
@@ -40,9 +40,10 @@ def naming(index: int | None) -> Iterator[None]:
 
 def check_distances(structure: Structure, edges: NeighborList) -> None:
     """Raise `StructureError` naming two atoms that sit on top of each other."""
-    e, squared = shortest_edge(structure.positions, structure.cell, edges)
-    if squared < MIN_DISTANCE**2:
-        raise StructureError(f"atoms {edges.receivers[e]} and {edges.senders[e]} are {squared ** 0.5:.1e} A apart"
+    found = closest_contact(structure.positions, structure.cell, edges, np.full(len(structure), MIN_DISTANCE / 2))
+    if found is not None:
+        i, j, distance = found
+        raise StructureError(f"atoms {i} and {j} are {distance:.1e} A apart"
                              f" (less than {MIN_DISTANCE} A); two atoms cannot share one place")
 
 

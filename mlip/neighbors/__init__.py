@@ -4,7 +4,6 @@ from mlip.neighbors.celllist import neighbor_list
 from mlip.neighbors.contacts import closest_contact
 from mlip.neighbors.edges import NeighborList
 from mlip.neighbors.pairing import number_pairs
-from mlip.neighbors.shortest import shortest_edge
 from mlip.neighbors.skin import VerletSkin
 
-__all__ = ["NeighborList", "VerletSkin", "closest_contact", "neighbor_list", "number_pairs", "shortest_edge"]
+__all__ = ["NeighborList", "VerletSkin", "closest_contact", "neighbor_list", "number_pairs"]

@@ -12,7 +12,8 @@ from mlip.checkpoints import Potential, load
 from mlip.errors import EngineMismatchError
 from mlip.simulation.ase_engine import run_ase, with_velocities
 from mlip.simulation.openmm_engine import run_openmm
-from mlip.simulation.record import Plan, Record
+from mlip.simulation.plan import Plan
+from mlip.simulation.record import Record
 from mlip.simulation.relax import Relaxation, relax
 
 MODEL = "mace-acac"

@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
+import csv
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.io import write
 from numpy.typing import NDArray
 
-from mlip.errors import OptionError
 from mlip.io.ase import INFO_KEYS
 from mlip.io.files import check_target
-from mlip.units import KB_EV
+from mlip.simulation.frames import FORMATS
+from mlip.simulation.plan import Plan
+from mlip.units import DALTON_PER_A3_IN_G_CM3, KB_EV
 
-ENSEMBLES = ("nve", "nvt")
-ENDINGS = (".xyz", ".extxyz")  # of trajectories
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to simulate.
-
-    Attributes:
-        steps: number of time steps.
-        timestep: fs.
-        temperature: K; of the initial velocities and, for NVT, of the thermostat.
-        ensemble: `"nve"` (velocity Verlet) or `"nvt"` (Langevin).
-        friction: 1/ps, of the thermostat.
-        every: steps between recorded frames.
-        seed: of velocities and, together with the start, of the thermostat.
-    """
-
-    steps: int = 1000
-    timestep: float = 0.5
-    temperature: float = 300.0
-    ensemble: str = "nve"
-    friction: float = 1.0
-    every: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, smallest in (("steps", 1), ("every", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not smallest <= value < 2**31 - 1:
-                raise OptionError(f"{name} must be a whole number from {smallest}; {value!r} was given")
-        for name in ("timestep", "temperature", "friction"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
-            if not number or value < 0 or (name == "timestep" and value == 0):
-                allowed = "a positive number" if name == "timestep" else "a number and not negative"
-                raise OptionError(f"{name} must be {allowed}; {value!r} was given")
-        if self.ensemble not in ENSEMBLES:
-            raise OptionError(f"ensemble {self.ensemble!r} is unknown; allowed: {', '.join(ENSEMBLES)}")
-
-    def thermostat_seed(self, start: Atoms) -> int:
-        """Return the seed of the thermostat, from 1 to 2^31 - 1: it depends on `seed` and on the start.
-
-        So a run that goes on from the end of another does not repeat its noise, and the noise is not that of the
-        initial velocities.
-        """
-        state = np.stack([start.positions, start.get_momenta()]).tobytes()
-        return zlib.crc32(state, self.seed) % (2**31 - 1) + 1
+COLUMNS = ("step", "time_ps", "potential_ev", "kinetic_ev", "total_ev", "temperature_k", "volume_a3", "density_g_cm3")
+SPREAD = "forces_std_max_ev_per_a"  # one more, of committees
 
 
 @dataclass(frozen=True)
@@ -76,9 +33,10 @@ class Record:
         potential: [F] eV.
         kinetic: [F] eV.
         temperature: [F] K.
-        steps_per_second: integration speed, recording included.
+        steps_per_second: integration speed, recording included, of the steps taken in this process.
         final: last structure, with momenta.
         spread: [F] eV/A, spread of the force on the worst atom over the members of a committee; None for one model.
+        begun: step this process began at: 0, that of the checkpoint a run went on from, or all of a finished one.
     """
 
     time: NDArray[np.float64]
@@ -88,6 +46,7 @@ class Record:
     steps_per_second: float
     final: Atoms
     spread: NDArray[np.float64] | None = None
+    begun: int = 0
 
     @property
     def total(self) -> NDArray[np.float64]:
@@ -106,69 +65,159 @@ class Record:
         return float(self.total.std()) * 1e3 / max(len(self.final), 1)
 
 
-def outputs_of(trajectory: str | Path, inputs: Sequence[Path] = ()) -> tuple[Path, Path, Path]:
+class Outputs(NamedTuple):
+    """The files of a run.
+
+    Attributes:
+        trajectory: the frames.
+        topology: `<stem>.topology.pdb`, the first frame, for programs such as mdtraj.
+        final: `<stem>.final.xyz`, the last structure with its momenta, from which another run goes on; of constraints
+            it holds only those on single atoms.
+        log: `<stem>.log.csv`, a row for each frame.
+        checkpoint: `<stem>.checkpoint.npz`, from which the same run goes on.
+        failed: `<stem>.failed.xyz`, the structure at which a run stopped with an error.
+    """
+
+    trajectory: Path
+    topology: Path
+    final: Path
+    log: Path
+    checkpoint: Path
+    failed: Path
+
+
+def outputs_of(trajectory: str | Path, inputs: Sequence[Path] = ()) -> Outputs:
     """Return the files of a run, once it is known that they can be written.
 
     Args:
-        trajectory: file for the frames, extended XYZ.
+        trajectory: file for the frames: extended XYZ, DCD, XTC or HDF5, as its ending says.
         inputs: files that must not be overwritten.
 
-    Returns:
-        The trajectory; `<stem>.topology.pdb`, for programs such as mdtraj; and `<stem>.final.xyz`, the last
-        structure with its momenta, from which a run goes on; of constraints it holds only those on single atoms.
-
     Raises:
-        OptionError: the name does not end in `.xyz` or `.extxyz`, its folder does not exist, or a file is an input.
+        OptionError: the name does not end in `.xyz`, `.extxyz`, `.dcd`, `.xtc` or `.h5`, its folder does not exist, or
+            a file is an input.
     """
-    target = check_target(trajectory, ENDINGS, inputs)
-    topology, final = (check_target(target.with_suffix(s), inputs=inputs) for s in (".topology.pdb", ".final.xyz"))
-    return target, topology, final
+    target = check_target(trajectory, tuple(FORMATS), inputs)
+    endings = (".topology.pdb", ".final.xyz", ".log.csv", ".checkpoint.npz", ".failed.xyz")
+    return Outputs(target, *(check_target(target.with_suffix(s), (Path(s).suffix,), inputs)
+                             for s in endings))
 
 
 class Recorder:
-    """Keeps the energies of a run and appends its frames to a file, if one is given, as they come.
+    """Keeps the energies of a run and appends its frames to files, if a name is given, as they come."""
 
-    Files of an earlier run with the same name are removed at the start.
-    """
+    def __init__(self, atoms: Atoms, degrees_of_freedom: int, plan: Plan, files: Outputs | None = None) -> None:
+        """Prepare; nothing is written.
 
-    def __init__(self, atoms: Atoms, degrees_of_freedom: int, trajectory: str | Path | None = None) -> None:
+        Args:
+            atoms: the start.
+            degrees_of_freedom: that the temperature is reckoned with.
+            plan: what is done.
+            files: to write.
+
+        Raises:
+            MissingDependencyError: the format needs mdtraj, which is not installed.
+        """
         self.periodic = bool(atoms.pbc.all())
+        self.degrees_of_freedom = max(degrees_of_freedom, 1)
+        self._plan, self._files, self._start = plan, files, atoms
         self._rows: list[dict[str, float]] = []
-        self._freedom = max(degrees_of_freedom, 1)
-        self._files = None if trajectory is None else outputs_of(trajectory)
+        self._mass = float(atoms.get_masses().sum())
         self._info = {k: v for k, v in atoms.info.items() if k in INFO_KEYS}
-        self._frame = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        if self._files is not None:
-            for path in self._files:
-                path.unlink(missing_ok=True)
-            write(self._files[1], self._frame, format="proteindatabank")
+        self._frames = None if files is None else FORMATS[files.trajectory.suffix](
+            files.trajectory, atoms, plan.every * plan.timestep)
 
-    def add(self, time: float, potential: float, kinetic: float, positions: NDArray[np.float64],
+    def begin(self) -> None:
+        """Remove the files of an earlier run with the same name, and write the topology."""
+        if self._files is None or self._frames is None:
+            return
+        for path in (*self._files, self._frames.path):
+            path.unlink(missing_ok=True)
+        frame = Atoms(numbers=self._start.numbers, positions=self._start.positions, cell=self._start.cell,
+                      pbc=self._start.pbc)
+        write(self._files.topology, frame, format="proteindatabank")
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of the files that grow."""
+        return {} if self._files is None or self._frames is None else {
+            "frames": self._frames.path.stat().st_size, "log": self._files.log.stat().st_size}
+
+    def resume(self, sizes: Mapping[str, int], finished: bool) -> None:
+        """Go on after the frames that were there when `sizes` returned this; what came later is cut off.
+
+        Raises:
+            OSError: a file of the run is gone.
+        """
+        assert self._files is not None
+        assert self._frames is not None
+        if not finished:
+            self._frames.cut(sizes["frames"])
+        os.truncate(self._files.log, sizes["log"])
+        with self._files.log.open(newline="") as file:
+            self._rows = [{k: float(v) if v else np.nan for k, v in row.items()} for row in csv.DictReader(file)]
+
+    def temperature(self, kinetic: float) -> float:
+        """Return the temperature in K of a kinetic energy in eV."""
+        return 2 * kinetic / (self.degrees_of_freedom * KB_EV)
+
+    def add(self, step: int, potential: float, kinetic: float, positions: NDArray[np.float64],
             cell: NDArray[np.float64], spread: float | None = None) -> None:
-        """Add a frame: fs, eV, eV, [N, 3] A, [3, 3] A, and the spread of a committee, eV/A."""
-        row = self._row(time, potential, kinetic)
-        self._rows.append(row if spread is None else {**row, "forces_std_max": spread})
-        if self._files is not None:
-            self._frame.positions, self._frame.cell = positions, cell
-            self._frame.info = self._info | self._rows[-1]
-            write(self._files[0], self._frame, format="extxyz", columns=["symbols", "positions"], append=True)
+        """Add a frame: number of the step, eV, eV, [N, 3] A, [3, 3] A, and the spread of a committee, eV/A."""
+        volume = abs(float(np.linalg.det(cell))) if self.periodic else np.nan
+        values = (step, step * self._plan.timestep / 1000, potential, kinetic, potential + kinetic,
+                  self.temperature(kinetic), volume, self._mass / volume * DALTON_PER_A3_IN_G_CM3)
+        row = dict(zip(COLUMNS, map(float, values), strict=True)) | ({} if spread is None else {SPREAD: float(spread)})
+        self._rows.append(row)
+        if self._files is None or self._frames is None:
+            return
+        info = self._info | self._told(step, potential, kinetic)
+        self._frames.append(positions, cell, step, step * self._plan.timestep,
+                            info if spread is None else {**info, "forces_std_max": spread})
+        text = [str(step), *("" if np.isnan(v) else repr(v) for v in list(row.values())[1:])]
+        with self._files.log.open("a", newline="") as file:
+            if len(self._rows) == 1:
+                file.write(",".join(row) + "\n")
+            file.write(",".join(text) + "\n")
 
-    def finish(self, final: Atoms, plan: Plan, potential: float, seconds: float) -> Record:
-        """Write the last structure and return the record.
+    def finish(self, final: Atoms, potential: float) -> None:
+        """Write the last structure and close the trajectory.
 
         Args:
             final: the last structure, with momenta.
-            plan: what was done.
-            potential: energy of the last structure, eV.
-            seconds: it took.
+            potential: its energy, eV.
         """
-        if self._files is not None:
+        if self._files is not None and self._frames is not None:
             last = final.copy()
-            last.info = self._info | self._row(plan.steps * plan.timestep, potential, final.get_kinetic_energy())
-            write(self._files[2], last, format="extxyz")
-        time, energy, kinetic, temperature, *spread = np.array([list(row.values()) for row in self._rows]).T
-        return Record(time, energy, kinetic, temperature, plan.steps / max(seconds, 1e-9), final, *spread)
+            last.info = self._info | self._told(self._plan.steps, potential, final.get_kinetic_energy())
+            write(self._files.final, last, format="extxyz")
+            self._frames.finish(self._files.topology)
 
-    def _row(self, time: float, potential: float, kinetic: float) -> dict[str, float]:
-        return {"time": time, "energy": potential, "kinetic": kinetic,
-                "temperature": 2 * kinetic / (self._freedom * KB_EV)}
+    def tidy(self) -> None:
+        """Remove what a finished run does not need."""
+        if self._files is not None and self._frames is not None:
+            self._frames.tidy()
+            self._files.failed.unlink(missing_ok=True)
+
+    def fail(self, atoms: Atoms) -> str:
+        """Write the structure at which the run stopped, and return where it is, for the error."""
+        if self._files is None:
+            return ""
+        write(self._files.failed, atoms, format="extxyz")
+        return f"; the structure is in {self._files.failed}, the frames before it in {self._files.trajectory}"
+
+    def record(self, final: Atoms, begun: int, seconds: float) -> Record:
+        """Return the record of a run that is done.
+
+        Args:
+            final: the last structure, with momenta.
+            begun: step this process began at.
+            seconds: since then.
+        """
+        rows = {name: np.array([row[name] for row in self._rows]) for name in self._rows[0]}
+        return Record(rows["step"] * self._plan.timestep, rows["potential_ev"], rows["kinetic_ev"],
+                      rows["temperature_k"], (self._plan.steps - begun) / max(seconds, 1e-9), final, rows.get(SPREAD),
+                      begun)
+
+    def _told(self, step: int, potential: float, kinetic: float) -> dict[str, float]:
+        return {"time": step * self._plan.timestep, "energy": potential, "kinetic": kinetic,
+                "temperature": self.temperature(kinetic)}

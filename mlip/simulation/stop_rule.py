@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from ase import Atoms
@@ -18,8 +20,8 @@ from mlip.checkpoints import CommitteePrediction
 from mlip.errors import OptionError, UncertaintyError
 from mlip.io.ase import INFO_KEYS
 from mlip.io.files import check_target
-from mlip.simulation.record import ENDINGS
 
+ENDINGS = (".xyz", ".extxyz")  # of the file of frames
 NEAREST, APART = 12, 0.1  # a surrounding: distances to so many nearest atoms; A (rms) that make it another
 
 
@@ -41,7 +43,7 @@ class StopRule:
     """
 
     def __init__(self, stop_above: float | None = None, *, consecutive: int = 1, select_above: float | None = None,
-                 selected: str | Path | None = None, most: int = 100) -> None:
+                 selected: str | Path | None = None, most: int = 100, keep: bool = False) -> None:
         """Set the limits.
 
         Args:
@@ -49,6 +51,7 @@ class StopRule:
             consecutive: how many checks in a row must exceed it, so that one rare frame does not end a run.
             select_above: eV/A, below `stop_above`; None keeps only the frame that stops the run.
             selected: extended XYZ file for the frames; an earlier one is removed.
+            keep: whether it stays instead, for a run that is resumed and restores the rule.
             most: number of frames to keep; the one that stops the run is kept all the same.
 
         Raises:
@@ -68,11 +71,30 @@ class StopRule:
                 raise OptionError(f"{name} must be a whole number from 1; {count!r} was given")
         self.stop_above, self.consecutive, self.select_above, self.most = stop_above, consecutive, select_above, most
         self.selected = None if selected is None else check_target(selected, ENDINGS)
-        if self.selected is not None:
+        if self.selected is not None and not keep:
             self.selected.unlink(missing_ok=True)
         self.kept, self.largest = 0, 0.0
         self._above = 0  # checks in a row beyond the limit
         self._known: list[tuple[int, NDArray[np.float64]]] = []
+
+    def limits(self) -> dict[str, Any]:
+        """Return what the rule was made with."""
+        return {"stop_above": self.stop_above, "select_above": self.select_above, "consecutive": self.consecutive,
+                "most": self.most}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that its future depends on, JSON-compatible."""
+        written = self.selected is not None and self.selected.exists()
+        return {"kept": self.kept, "largest": self.largest, "above": self._above,
+                "known": [[z, distances.tolist()] for z, distances in self._known],
+                "size": self.selected.stat().st_size if self.selected is not None and written else 0}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned; frames that came later are cut off the file."""
+        self.kept, self.largest, self._above = state["kept"], state["largest"], state["above"]
+        self._known = [(z, np.array(distances)) for z, distances in state["known"]]
+        if self.selected is not None and self.selected.exists():
+            os.truncate(self.selected, state["size"])
 
     def watch(self, dynamics: MolecularDynamics | Optimizer, every: int = 1) -> None:
         """Check after every so many steps of ASE dynamics, or of an optimiser; spreads cost no further evaluation.

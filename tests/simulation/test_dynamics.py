@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 import mlip
-from mlip.errors import MLIPError, NonFiniteError, OptionError, StructureError
+from mlip.errors import CloseContactError, MLIPError, NonFiniteError, OptionError, StructureError
 from mlip.simulation import Plan, run_ase, run_openmm, with_velocities
 
 pytest.importorskip("openmm")
@@ -146,7 +146,8 @@ def test_openmm_keeps_the_kind_of_an_error(binding, monkeypatch) -> None:
     import openmm
 
     together = Atoms("CO", [[0, 0, 0], [0, 0, 0]])
-    with pytest.raises(StructureError, match=r"^OpenMM stopped after step 0: atoms 0 and 1 .* cannot share one"):
+    text = r"^OpenMM stopped after step 0 \(0 fs\): atoms 0 \(C\) and 1 \(O\) are 0\.0000 A apart"
+    with pytest.raises(CloseContactError, match=text):
         run_openmm(together, binding, Plan(steps=1), platform="Reference")
 
     def failing(text: str) -> None:
@@ -156,7 +157,7 @@ def test_openmm_keeps_the_kind_of_an_error(binding, monkeypatch) -> None:
         monkeypatch.setattr(openmm.VerletIntegrator, "step", step)
         run_openmm(Atoms("CO", [[0, 0, 0], [0, 0, 1.2]]), binding, Plan(steps=1), platform="Reference")
 
-    with pytest.raises(NonFiniteError, match=r"step 0: Particle coordinate is NaN.*0\.5 fs"):
+    with pytest.raises(NonFiniteError, match=r"step 0 \(0 fs\): Particle coordinate is NaN.*0\.5 fs"):
         failing("Particle coordinate is NaN.  For more information, see https://openmm.org")
     with pytest.raises(openmm.OpenMMException, match=r"^Error in nanobots$"):
         failing("Error in nanobots")
@@ -188,7 +189,9 @@ def test_steps_that_every_does_not_divide(binding, engine) -> None:
     ({"steps": 0}, "steps.*from 1.*0"), ({"steps": 1.5}, "steps"), ({"every": 0}, "every"), ({"every": True}, "every"),
     ({"seed": -1}, "seed.*from 0"), ({"seed": 2**31}, "seed"), ({"timestep": 0.0}, "timestep.*positive"),
     ({"timestep": "1"}, "timestep"), ({"timestep": float("nan")}, "timestep"), ({"temperature": -1.0}, "temperature"),
-    ({"friction": float("inf")}, "friction"), ({"ensemble": "npt"}, "npt.*nve, nvt"),
+    ({"friction": float("inf")}, "friction"), ({"ensemble": "nph"}, "nph.*nve, nvt, npt"),
+    ({"pressure": "1"}, "pressure"), ({"max_temperature": 0}, "max_temperature.*positive"),
+    ({"pressure": float("nan")}, "pressure"),
 ])
 def test_bad_plans(options, text) -> None:
     with pytest.raises(OptionError, match=text):

@@ -38,7 +38,8 @@ def test_ase_reads_the_trajectory(binding, copper, path) -> None:
         for name in ("time", "kinetic", "temperature"):
             assert frame.info[name] == pytest.approx(getattr(record, name)[i], abs=1e-6)
     assert read(path.with_suffix(".topology.pdb")).numbers.tolist() == copper.numbers.tolist()
-    assert sorted(p.name for p in path.parent.iterdir()) == ["run.final.xyz", "run.topology.pdb", "run.xyz"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["run.checkpoint.npz", "run.final.xyz", "run.log.csv",
+                                                               "run.topology.pdb", "run.xyz"]
 
 
 @pytest.mark.parametrize("kind", ["molecule", "triclinic", "left_handed", "slab", "wire"])
@@ -93,7 +94,7 @@ def test_a_failed_run_leaves_its_frames(binding, copper, path, engine, monkeypat
     assert not path.with_suffix(".final.xyz").exists()
 
 
-@pytest.mark.parametrize(("name", "text"), [("run.dcd", r"\.xyz"), ("missing/run.xyz", "no folder"), ("run", r"\.xyz")])
+@pytest.mark.parametrize(("name", "text"), [("run.trr", r"\.xyz"), ("missing/run.xyz", "no folder"), ("run", r"\.xyz")])
 def test_bad_paths(binding, copper, name, text, tmp_path) -> None:
     with pytest.raises(OptionError, match=text):
         run_ase(copper, binding, Plan(steps=1), trajectory=tmp_path / name)
