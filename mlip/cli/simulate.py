@@ -171,7 +171,8 @@ def _md(options: argparse.Namespace) -> None:
     from mlip.simulation import Plan, run_ase, run_openmm
     from mlip.simulation.record import outputs_of
 
-    trajectory, _, final = outputs_of(options.output, [options.file])
+    files = outputs_of(options.output, [options.file])
+    trajectory, final = files.trajectory, files.final
     plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
                 ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
     if options.platform is not None and options.engine != "openmm":

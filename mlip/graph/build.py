@@ -14,7 +14,7 @@ from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, StructureError, UnknownElementError
 from mlip.graph.atomgraph import AtomGraph
 from mlip.graph.structure import MIN_DISTANCE, Structure
-from mlip.neighbors import NeighborList, neighbor_list, number_pairs, closest_contact
+from mlip.neighbors import NeighborList, closest_contact, neighbor_list, number_pairs
 
 
 def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:

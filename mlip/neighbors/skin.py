@@ -134,7 +134,8 @@ class VerletSkin:
 
 def in_order(edges: Long) -> Long:
     """Return the edges in the order of `put_in_order`, in arrays of their own."""
-    ordered = Long(edges.offsets, *(np.empty_like(a) for a in edges[1:]))
+    ordered = Long(edges.offsets, np.empty_like(edges.senders), np.empty_like(edges.shifts),
+                   np.empty_like(edges.plain), np.empty_like(edges.kept))
     put_in_order(edges, ordered, np.empty((len(edges.plain), 2), dtype=np.int64))
     return ordered
 

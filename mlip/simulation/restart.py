@@ -100,9 +100,10 @@ class Restart:
         c, self._latest = self._latest, None
         head = {"identity": self._identity, "checkpoint": {"step": c.step, "state": c.state, "sizes": c.sizes,
                                                            "finished": c.finished}}
+        arrays: dict[str, Any] = {"head": np.array(json.dumps(head)), **c.arrays}
         part = self.path.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez(file, head=np.array(json.dumps(head)), **c.arrays)
+            np.savez(file, **arrays)
         os.replace(part, self.path)
         self._written = time.monotonic()
 
