@@ -59,42 +59,50 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
             and `create_dispersion_force`.
         OptionError: dispersion for a model whose training data contain it.
     """
-    try:
-        import openmm
-    except ImportError:
-        raise MissingDependencyError.of("openmm", "openmm") from None
-    box = _box_of(topology, periodic)
+    system = _without_forces(topology, periodic)
     if dispersion is not None:
         model = _without_dispersion(model, device)
     create: Any = create_committee_force if isinstance(model, Committee) else create_force
     force = create(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin, force_group=force_group,
                    charge=charge, spin=spin, head=head, energy=energy, backend=backend, radial=radial,
                    rotational_average=rotational_average, transport=transport)
-    system = openmm.System()
+    system.addForce(force)
+    if dispersion is not None:
+        system.addForce(create_dispersion_force(topology, dispersion, periodic=periodic, force_group=force_group))
+    _add_ties(system, topology)
+    if remove_cm_motion:
+        system.addForce(_openmm().CMMotionRemover())
+    return system
+
+
+def _openmm() -> Any:
+    try:
+        import openmm
+    except ImportError:
+        raise MissingDependencyError.of("openmm", "openmm") from None
+    return openmm
+
+
+def _without_forces(topology: Topology, periodic: bool | None) -> openmm.System:
+    """Return a System with the particles and the box of a topology."""
+    box = _box_of(topology, periodic)
+    system: openmm.System = _openmm().System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)
     for atom in topology.atoms():
         system.addParticle(atom.element.mass)
-    system.addForce(force)
-    if dispersion is not None:
-        system.addForce(create_dispersion_force(topology, dispersion, periodic=periodic, force_group=force_group))
-    bonds = [(a.index, b.index) for a, b in topology.bonds()]
-    if bonds:
-        system.addForce(_ties(bonds))
-    if remove_cm_motion:
-        system.addForce(openmm.CMMotionRemover())
     return system
 
 
-def _ties(bonds: list[tuple[int, int]]) -> Any:
-    """Return a force without energy whose bonds make molecules of atoms."""
-    import openmm
-
-    force = openmm.HarmonicBondForce()
-    force.setName("molecules")
-    for i, j in bonds:
-        force.addBond(i, j, 0.0, 0.0)
-    return force
+def _add_ties(system: openmm.System, topology: Topology) -> None:
+    """Add the bonds of a topology as a force without energy, which makes molecules of atoms."""
+    bonds = [(a.index, b.index) for a, b in topology.bonds()]
+    if bonds:
+        force = _openmm().HarmonicBondForce()
+        force.setName("molecules")
+        for i, j in bonds:
+            force.addBond(i, j, 0.0, 0.0)
+        system.addForce(force)
 
 
 def _box_of(topology: Topology, periodic: bool | None) -> Any:
