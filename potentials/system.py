@@ -59,13 +59,14 @@ def create_system(topology: Topology, model: Potential | Committee | str | Path,
             and `create_dispersion_force`.
         OptionError: dispersion for a model whose training data contain it.
     """
-    system = _without_forces(topology, periodic)
+    box = _box_of(topology, periodic)
     if dispersion is not None:
         model = _without_dispersion(model, device)
     create: Any = create_committee_force if isinstance(model, Committee) else create_force
     force = create(topology, model, periodic=periodic, device=device, dtype=dtype, skin=skin, force_group=force_group,
                    charge=charge, spin=spin, head=head, energy=energy, backend=backend, radial=radial,
                    rotational_average=rotational_average, transport=transport)
+    system = _without_forces(topology, box)
     system.addForce(force)
     if dispersion is not None:
         system.addForce(create_dispersion_force(topology, dispersion, periodic=periodic, force_group=force_group))
@@ -83,9 +84,8 @@ def _openmm() -> Any:
     return openmm
 
 
-def _without_forces(topology: Topology, periodic: bool | None) -> openmm.System:
-    """Return a System with the particles and the box of a topology."""
-    box = _box_of(topology, periodic)
+def _without_forces(topology: Topology, box: Any) -> openmm.System:
+    """Return a System with the particles of a topology, in a box or none."""
     system: openmm.System = _openmm().System()
     if box is not None:
         system.setDefaultPeriodicBoxVectors(*box)

@@ -54,6 +54,7 @@ OUTSIDE: dict[str, set[str]] = {  # packages that only these rooms may import
     "openmmtorch": {"potentials"},
     "numba": {"neighbors"},
     "safetensors": {"checkpoints"},
+    "physical_validation": {"verify"},
     "matscipy": {"bench", "verify"},
     "vesin": {"bench", "verify"},
     "matplotlib": {"analysis", "screening", "simulation", "bench", "verify", "cli"},

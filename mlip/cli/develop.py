@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from mlip.cli.common import Commands, add_average, add_state, add_structure, structure_of
+from mlip.cli.common import Commands, add_average, add_model, add_state, add_structure, model_of, structure_of
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of several processes, as who starts them tells
 
@@ -36,6 +36,21 @@ def add_commands(commands: Commands) -> None:
     add_average(symmetry)
     add_state(symmetry)
     symmetry.set_defaults(run=_verify_symmetry)
+    ensemble = checks.add_parser("ensemble", help="whether thermostat and barostat sample what they promise",
+                                 description="Runs dynamics at two temperatures, and two pressures for NPT, and checks "
+                                 "energies and volumes with physical_validation. The same command resumes.")
+    add_structure(ensemble)
+    add_model(ensemble)
+    ensemble.add_argument("--engine", choices=("ase", "openmm"), default="openmm", help="default: %(default)s")
+    ensemble.add_argument("--ensemble", choices=("nvt", "npt"), default="nvt", help="default: %(default)s")
+    for name, unit, default in (("temperature", "K", 300.0), ("pressure", "bar", 1.0), ("timestep", "fs", 0.5),
+                                ("friction", "1/ps", 1.0)):
+        ensemble.add_argument(f"--{name}", type=float, default=default, help=f"{unit} (default: %(default)s)")
+    ensemble.add_argument("--steps", type=int, default=200_000, help="of each run (default: %(default)s)")
+    ensemble.add_argument("--every", type=int, default=50, help="steps between samples (default: %(default)s)")
+    ensemble.add_argument("--seed", type=int, default=0)
+    ensemble.add_argument("--output", "-o", type=Path, default=Path("ensemble"), help="folder (default: %(default)s)")
+    ensemble.set_defaults(run=_verify_ensemble)
 
 
 def _add_train(commands: Commands) -> None:
@@ -103,3 +118,16 @@ def _verify_symmetry(options: argparse.Namespace) -> None:
 
     potential = load(options.model, dtype=options.dtype, rotational_average=options.rotational_average)
     print(symmetry_report(potential, structure_of(options), options.rotations, options.seed))
+
+
+def _verify_ensemble(options: argparse.Namespace) -> int:
+    from mlip.cli.common import show_progress
+    from mlip.simulation import Plan
+    from mlip.verify.ensemble import table, verify_ensemble
+
+    plan = Plan(options.steps, options.timestep, options.temperature, options.ensemble, options.friction, options.every,
+                options.seed, options.pressure)
+    found = verify_ensemble(structure_of(options), model_of(options), plan, options.output, engine=options.engine,
+                            progress=show_progress())
+    print(table(found))
+    return 0 if all(check.passed for check in found) else 1

@@ -60,7 +60,7 @@ def test_atoms_in_one_place(mace, methanol, omm) -> None:
     positions = methanol.positions.copy()
     positions[3] = positions[1]
     force = create_force(methanol.numbers, mace, [0, 1, 3])
-    with pytest.raises(openmm.OpenMMException, match=r"StructureError.*counted within the subset"):
+    with pytest.raises(openmm.OpenMMException, match=r"CloseContactError.*particles of the System: \[1, 3\]"):
         omm.results(omm.context(omm.system(len(methanol), force), positions))
 
 
