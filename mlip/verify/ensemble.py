@@ -64,7 +64,7 @@ def verify_ensemble(atoms: Atoms, potential: Potential, plan: Plan, folder: Path
         The checks.
 
     Raises:
-        OptionError: another ensemble or engine.
+        OptionError: another ensemble or engine, or too few steps.
         MissingDependencyError: physical_validation is not installed. Further those of the engine.
     """
     if plan.ensemble not in ("nvt", "npt") or engine not in ENGINES:
@@ -79,20 +79,33 @@ def verify_ensemble(atoms: Atoms, potential: Potential, plan: Plan, folder: Path
         return _data(validation, atoms, state, path.with_suffix(".log.csv"))
 
     first = sample(plan)
-    with _quiet():
-        apart = validation.ensemble.estimate_interval(first, verbosity=0)
-    states = {"temperature": dataclasses.replace(plan, temperature=_round(plan.temperature + apart["dT"]))}
-    if plan.ensemble == "npt":
-        states["pressure"] = dataclasses.replace(plan, pressure=_round(plan.pressure + apart["dP"]))
     found = _kinetic(validation, first, plan)
-    for kind, state in states.items():
+    for state in _neighbours(validation, first, plan):
         second = sample(state)
-        found += _kinetic(validation, second, state)
+        found += _kinetic(validation, second, state) + _ratio(validation, first, second, plan, state)
+    return found
+
+
+def _neighbours(validation: Any, data: Any, plan: Plan) -> list[Plan]:
+    """Return plans for another temperature and, at constant pressure, another pressure."""
+    with _quiet():
+        apart = validation.ensemble.estimate_interval(data, verbosity=0)
+    warmer = dataclasses.replace(plan, temperature=_round(plan.temperature + apart["dT"]), seed=plan.seed + 1)
+    if plan.ensemble == "nvt":
+        return [warmer]
+    return [warmer, dataclasses.replace(plan, pressure=_round(plan.pressure + apart["dP"]), seed=plan.seed + 2)]
+
+
+def _ratio(validation: Any, first: Any, second: Any, plan: Plan, other: Plan) -> list[EnsembleCheck]:
+    """Compare how often energies, or volumes, occur in two runs."""
+    try:
         with _quiet():
             off = validation.ensemble.check(first, second, bootstrap_seed=SEED, verbosity=0)
-        found += [EnsembleCheck(f"{plan.ensemble.upper()}, two states that differ by {kind}: {_state(plan)} and "
-                                f"{_state(state)}", float(value)) for value in off]
-    return found
+    except validation.util.error.InputError as error:
+        raise OptionError(f"runs at {_state(plan)} and {_state(other)} cannot be compared: {error.message} Take more "
+                          "steps") from error
+    what = "energy" if plan.pressure == other.pressure else "volume"
+    return [EnsembleCheck(f"{what} at {_state(plan)} beside {_state(other)}", float(value)) for value in off]
 
 
 def _validation() -> Any:
