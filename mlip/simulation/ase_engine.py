@@ -65,7 +65,8 @@ def run_ase(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, traje
             Of a finished run nothing is done again.
 
     Raises:
-        StructureError: no atoms, or a pressure for atoms that are not periodic or have constraints.
+        StructureError: no atoms, atoms that the model cannot take, a pressure for those that are not periodic or have
+            constraints, or dynamics that exploded.
         OptionError: a trajectory that cannot be written, or a rule without committee.
         CheckpointError: the checkpoint is damaged or of another run.
         NonFiniteError: the dynamics ran into NaN or infinity.
@@ -73,17 +74,15 @@ def run_ase(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, traje
         TemperatureError: it became hotter than the plan allows.
         UncertaintyError: the rule stopped the run.
     """
-    require_atoms(atoms)
+    calculator = _calculator(potential, atoms)
     moving = moving_copy(atoms, plan)
     barostat = Barostat(moving, potential, plan) if plan.ensemble == "npt" else None
     if barostat is not None:
         moving = barostat.start
-    calculator = CommitteeCalculator(potential) if isinstance(potential, Committee) else MLIPCalculator(potential)
-    calculator.refuse_contacts = True
     start = moving.copy()
     moving.calc = calculator
     run = ASERun(moving, plan, barostat)
-    free = moving.get_number_of_degrees_of_freedom() - (0 if start.constraints else 3)
+    free = start.get_number_of_degrees_of_freedom() - (0 if start.constraints else 3)
     journal = Journal(start, free, plan, trajectory, identity_of("ase", atoms, potential, plan, rule), rule)
     finished = journal.begin(run, resume)
     if finished is not None:
@@ -155,6 +154,16 @@ class ASERun:
         self.random.bit_generator.state = state["random"]
         if self.barostat is not None:
             self.barostat.restore(state["barostat"])
+
+
+def _calculator(potential: Potential | Committee, atoms: Atoms) -> CommitteeCalculator | MLIPCalculator:
+    """Return a calculator for dynamics, once it is known that it can take these atoms."""
+    structure = require_atoms(atoms)
+    for member in potential.members if isinstance(potential, Committee) else (potential,):
+        member.check([structure])
+    calculator = CommitteeCalculator(potential) if isinstance(potential, Committee) else MLIPCalculator(potential)
+    calculator.refuse_contacts = True
+    return calculator
 
 
 def _dynamics(moving: Atoms, plan: Plan, random: np.random.Generator) -> MolecularDynamics:

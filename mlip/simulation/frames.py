@@ -40,6 +40,18 @@ def mdtraj_or_error(package: str = "mdtraj") -> Any:
     return mdtraj
 
 
+def shorten(path: Path, size: int) -> None:
+    """Keep the first bytes of a file.
+
+    Raises:
+        OSError: it is gone, or has fewer.
+    """
+    found = path.stat().st_size
+    if found < size:
+        raise OSError(f"{path} has {found} bytes, and had {size}")
+    os.truncate(path, size)
+
+
 class Frames:
     """Extended XYZ; the base of the other formats.
 
@@ -65,8 +77,12 @@ class Frames:
         write(self.path, self._frame, format="extxyz", columns=["symbols", "positions"], append=True)
 
     def cut(self, size: int) -> None:
-        """Keep the first bytes of the file only."""
-        os.truncate(self.path, size)
+        """Keep the first bytes of the file only.
+
+        Raises:
+            OSError: it is gone, or has fewer.
+        """
+        shorten(self.path, size)
 
     def finish(self, topology: Path) -> None:
         """Do what is left when all frames are there; `topology` is a PDB file."""

@@ -13,7 +13,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mlip.errors import CheckpointError, CloseContactError, NonFiniteError, TemperatureError
+from mlip.errors import CheckpointError, NonFiniteError, StructureError, TemperatureError
 from mlip.simulation.plan import Plan
 from mlip.simulation.record import Record, Recorder, outputs_of
 from mlip.simulation.restart import Checkpoint, Restart
@@ -87,7 +87,7 @@ class Journal:
         """Begin a run, or go on with it; return the record of one that is finished.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or of another run, or files of the run are gone.
+            CheckpointError: the checkpoint is damaged or of another run, or files of the run are gone or shorter.
         """
         last = self._restart.read() if resume else None
         if last is None:
@@ -95,12 +95,12 @@ class Journal:
             return None
         try:
             self.recorder.resume(last.sizes, last.finished)
+            if self._rule is not None:
+                self._rule.restore(last.state["rule"])
         except OSError as error:
-            raise CheckpointError(f"{self._restart.path} cannot be gone on from, a file of its run is gone: {error}; "
-                                  "delete the checkpoint to begin anew") from None
+            raise CheckpointError(f"{self._restart.path} cannot be gone on from, a file of its run is not as it was: "
+                                  f"{error}; delete the checkpoint to begin anew") from None
         self.begun = last.step
-        if self._rule is not None:
-            self._rule.restore(last.state["rule"])
         if not last.finished:
             run.load(last.step, last.arrays, last.state)
             return None
@@ -117,7 +117,7 @@ class Journal:
             with tqdm(total=self._plan.steps, initial=self.begun, desc=engine, unit="step",
                       disable=not progress) as bar:
                 yield Bar(bar, self._plan)
-        except (NonFiniteError, CloseContactError, TemperatureError) as error:
+        except (NonFiniteError, StructureError, TemperatureError) as error:
             self._restart.write()
             raise stopped(error, engine, run.step, self._plan, self.recorder.fail(run.atoms.copy())) from error
         finally:

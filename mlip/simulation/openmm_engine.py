@@ -255,13 +255,13 @@ def _typed_errors(run: OpenMMRun) -> Iterator[None]:
     try:
         yield
     except _openmm().OpenMMException as error:
-        typed = _typed(str(error), run.step, run._plan)
+        typed = _typed(str(error), run._plan)
         if typed is None:
             raise
         raise typed from error
 
 
-def _typed(text: str, done: int, plan: Plan) -> MLIPError | None:
+def _typed(text: str, plan: Plan) -> MLIPError | None:
     """Return the error that a text of OpenMM, which keeps no types, speaks of; None if it is none of ours."""
     named = re.search(r"\b(\w+Error): ", text)
     if named is not None and named[1] == "CloseContactError":
@@ -272,7 +272,7 @@ def _typed(text: str, done: int, plan: Plan) -> MLIPError | None:
     kind = getattr(errors, named[1], None) if named else None
     if named is None or not isinstance(kind, type) or not issubclass(kind, MLIPError):
         return None
-    return kind(f"OpenMM stopped after step {done}: {text[named.end():]}")
+    return kind(text[named.end():])
 
 
 def _context(atoms: Atoms, potential: Potential | Committee, plan: Plan, platform: str | None) -> openmm.Context:

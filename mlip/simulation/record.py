@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlip.io.ase import INFO_KEYS
 from mlip.io.files import check_target
-from mlip.simulation.frames import FORMATS
+from mlip.simulation.frames import FORMATS, shorten
 from mlip.simulation.plan import Plan
 from mlip.units import DALTON_PER_A3_IN_G_CM3, KB_EV
 
@@ -131,7 +130,7 @@ class Recorder:
         """Remove the files of an earlier run with the same name, and write the topology."""
         if self._files is None or self._frames is None:
             return
-        for path in (*self._files, self._frames.path):
+        for path in (self._files.checkpoint, *self._files, self._frames.path):
             path.unlink(missing_ok=True)
         frame = Atoms(numbers=self._start.numbers, positions=self._start.positions, cell=self._start.cell,
                       pbc=self._start.pbc)
@@ -146,13 +145,15 @@ class Recorder:
         """Go on after the frames that were there when `sizes` returned this; what came later is cut off.
 
         Raises:
-            OSError: a file of the run is gone.
+            OSError: a file of the run is gone, or shorter than it was.
         """
         assert self._files is not None
         assert self._frames is not None
-        if not finished:
+        if finished:
+            self._files.trajectory.stat()
+        else:
             self._frames.cut(sizes["frames"])
-        os.truncate(self._files.log, sizes["log"])
+        shorten(self._files.log, sizes["log"])
         with self._files.log.open(newline="") as file:
             self._rows = [{k: float(v) if v else np.nan for k, v in row.items()} for row in csv.DictReader(file)]
 

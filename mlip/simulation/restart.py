@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.io.jsonio import encode
 from numpy.typing import NDArray
 
 from mlip.checkpoints import Committee, Potential
@@ -77,7 +78,7 @@ class Restart:
                 head = json.loads(str(file["head"]))
                 arrays = {k: file[k] for k in file.files if k != "head"}
             identity, found = head["identity"], Checkpoint(arrays=arrays, **head["checkpoint"])
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{self.path} is no checkpoint that can be read ({type(error).__name__}: {error}); "
                                   "delete it to begin anew") from None
         if identity != self._identity:
@@ -117,7 +118,7 @@ def identity_of(engine: str, atoms: Atoms, potential: Potential | Committee, pla
                 **options: Any) -> dict[str, Any]:
     """Return what two runs must have in common for one to go on where the other stopped, by name."""
     members = potential.members if isinstance(potential, Committee) else [potential]
-    start = hashlib.sha256(repr([c.todict() for c in atoms.constraints]).encode())
+    start = hashlib.sha256(encode([c.todict() for c in atoms.constraints]).encode())
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta(), atoms.get_masses()):
         start.update(np.ascontiguousarray(array).tobytes())
     state = {k: str(atoms.info[k]) for k in INFO_KEYS if k in atoms.info}

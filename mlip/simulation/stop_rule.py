@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +19,7 @@ from mlip.checkpoints import CommitteePrediction
 from mlip.errors import OptionError, UncertaintyError
 from mlip.io.ase import INFO_KEYS
 from mlip.io.files import check_target
+from mlip.simulation.frames import shorten
 
 ENDINGS = (".xyz", ".extxyz")  # of the file of frames
 NEAREST, APART = 12, 0.1  # a surrounding: distances to so many nearest atoms; A (rms) that make it another
@@ -90,11 +90,17 @@ class StopRule:
                 "size": self.selected.stat().st_size if self.selected is not None and written else 0}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned; frames that came later are cut off the file."""
+        """Go on from what `state` returned; frames that came later are cut off the file.
+
+        Raises:
+            OSError: the file is gone, or shorter than it was.
+        """
         self.kept, self.largest, self._above = state["kept"], state["largest"], state["above"]
         self._known = [(z, np.array(distances)) for z, distances in state["known"]]
-        if self.selected is not None and self.selected.exists():
-            os.truncate(self.selected, state["size"])
+        if self.selected is not None and state["size"]:
+            shorten(self.selected, state["size"])
+        elif self.selected is not None:
+            self.selected.unlink(missing_ok=True)
 
     def watch(self, dynamics: MolecularDynamics | Optimizer, every: int = 1) -> None:
         """Check after every so many steps of ASE dynamics, or of an optimiser; spreads cost no further evaluation.
