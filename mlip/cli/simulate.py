@@ -1,4 +1,4 @@
-"""Commands that evaluate and move structures: quickstart, predict, relax, md."""
+"""Commands that evaluate and move structures: quickstart, predict, relax."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from mlip.cli.common import (
     structure_of,
     structures_of,
 )
-from mlip.errors import OptionError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from mlip.checkpoints import Prediction
-    from mlip.simulation import StopRule
 
 
 def add_commands(commands: Commands) -> None:
@@ -30,7 +28,6 @@ def add_commands(commands: Commands) -> None:
     _add_quickstart(commands)
     _add_predict(commands)
     _add_relax(commands)
-    _add_md(commands)
 
 
 def _add_quickstart(commands: Commands) -> None:
@@ -59,33 +56,6 @@ def _add_relax(commands: Commands) -> None:
     relax.add_argument("--optimizer", default="lbfgs", help="lbfgs or fire (default: %(default)s)")
     relax.add_argument("--output", "-o", type=Path, default=Path("relaxed.xyz"), help="default: %(default)s")
     relax.set_defaults(run=_relax)
-
-
-def _add_md(commands: Commands) -> None:
-    md = commands.add_parser("md", help="molecular dynamics in ASE or OpenMM", description="Writes the frames as they "
-                             "come, a PDB topology (<output>.topology.pdb), and at the end the last structure with its "
-                             "momenta (<output>.final.xyz), from which another run goes on. With several models the "
-                             "frames tell how far these are apart (forces_std_max, eV/A), and those kept by "
-                             "--stop-above and --select-above go to <output>.selected.xyz.")
-    add_structure(md)
-    add_model(md, several=True)
-    md.add_argument("--engine", choices=("ase", "openmm"), default="ase", help="default: %(default)s")
-    md.add_argument("--ensemble", choices=("nve", "nvt"), default="nve", help="default: %(default)s")
-    md.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
-    md.add_argument("--timestep", type=float, default=0.5, help="fs (default: %(default)s)")
-    md.add_argument("--temperature", type=float, default=300.0, help="K, of the thermostat and of the initial "
-                    "velocities (default: %(default)s); momenta in the file are kept and take precedence")
-    md.add_argument("--friction", type=float, default=1.0, help="of the thermostat, 1/ps (default: %(default)s)")
-    md.add_argument("--every", type=int, default=10, help="steps between frames (default: %(default)s)")
-    md.add_argument("--seed", type=int, default=0)
-    md.add_argument("--stop-above", type=float, metavar="EV_PER_A", help="with several models: stop when their forces "
-                    "on an atom spread more than this")
-    md.add_argument("--select-above", type=float, metavar="EV_PER_A", help="with several models: keep frames for "
-                    "labelling when forces spread more than this")
-    md.add_argument("--platform", help="OpenMM platform, e.g. CPU")
-    md.add_argument("--output", "-o", type=Path, default=Path("trajectory.xyz"),
-                    help="extended XYZ file, overwritten (default: %(default)s)")
-    md.set_defaults(run=_md)
 
 
 def _quickstart(options: argparse.Namespace) -> None:
@@ -165,41 +135,3 @@ def _relax(options: argparse.Namespace) -> int:
     print(f"{state} after {result.steps} steps: {result.energy:.6f} eV, largest force {result.max_force:.4f} eV/A, "
           f"written to {options.output}")
     return 0 if result.converged else 1
-
-
-def _md(options: argparse.Namespace) -> None:
-    from mlip.simulation import Plan, run_ase, run_openmm
-    from mlip.simulation.record import outputs_of
-
-    files = outputs_of(options.output, [options.file])
-    trajectory, final = files.trajectory, files.final
-    plan = Plan(steps=options.steps, timestep=options.timestep, temperature=options.temperature,
-                ensemble=options.ensemble, friction=options.friction, every=options.every, seed=options.seed)
-    if options.platform is not None and options.engine != "openmm":
-        raise OptionError("--platform is an option of OpenMM; add --engine openmm")
-    atoms, model, progress = structure_of(options), models_of(options), show_progress()
-    rule = _rule(options)
-    record = (run_ase(atoms, model, plan, trajectory=trajectory, progress=progress, rule=rule)
-              if options.engine == "ase" else
-              run_openmm(atoms, model, plan, trajectory=trajectory, progress=progress, rule=rule,
-                         platform=options.platform))
-    print(f"{plan.steps} steps of {plan.timestep} fs in {options.engine} ({plan.ensemble}): mean temperature "
-          f"{record.temperature.mean():.1f} K, drift {record.drift():+.4f} meV/atom/ps, "
-          f"{record.steps_per_second:.1f} steps/s, written to {trajectory}; to go on, start from {final}")
-    if record.spread is not None:
-        kept = "" if rule is None else f"; frames kept for labelling: {rule.kept}, in {rule.selected}"
-        print(f"forces of {len(options.model)} models spread by {record.spread.max():.4f} eV/A at most{kept}")
-
-
-def _rule(options: argparse.Namespace) -> StopRule | None:
-    """Return the rule that the options describe; None without limits."""
-    from mlip.io.files import check_target
-    from mlip.simulation import StopRule
-
-    if options.stop_above is None and options.select_above is None:
-        return None
-    if len(options.model) == 1:
-        raise OptionError("--stop-above and --select-above need a committee: give --model several times")
-    selected = options.output.with_suffix(".selected.xyz")
-    check_target(selected, inputs=[options.file])
-    return StopRule(options.stop_above, select_above=options.select_above, selected=selected)
