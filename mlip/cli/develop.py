@@ -51,6 +51,25 @@ def add_commands(commands: Commands) -> None:
     ensemble.add_argument("--seed", type=int, default=0)
     ensemble.add_argument("--output", "-o", type=Path, default=Path("ensemble"), help="folder (default: %(default)s)")
     ensemble.set_defaults(run=_verify_ensemble)
+    _add_restart(checks)
+
+
+def _add_restart(checks: Commands) -> None:
+    restart = checks.add_parser("restart", help="kill mlip md at random moments, resume it, and compare the files with "
+                                "those of a run left alone")
+    restart.add_argument("model", help="name or path")
+    restart.add_argument("file", type=Path, help="structure, in any format ASE reads")
+    restart.add_argument("--engine", nargs="+", choices=("ase", "openmm"), default=("ase", "openmm"),
+                         help="default: both")
+    restart.add_argument("--ensemble", nargs="+", choices=("nve", "nvt", "npt"), default=("nve", "nvt"),
+                         help="default: nve nvt; npt needs a periodic structure")
+    restart.add_argument("--steps", type=int, default=5000, help="a second or two for each kill is good "
+                         "(default: %(default)s)")
+    restart.add_argument("--kills", type=int, default=20, help="default: %(default)s")
+    restart.add_argument("--seed", type=int, default=0)
+    restart.add_argument("--output", "-o", type=Path, default=Path("mlip-restart"), help="folder for the files of the "
+                         "runs (default: %(default)s)")
+    restart.set_defaults(run=_verify_restart)
 
 
 def _add_train(commands: Commands) -> None:
@@ -131,3 +150,17 @@ def _verify_ensemble(options: argparse.Namespace) -> int:
                             progress=show_progress())
     print(table(found))
     return 0 if all(check.passed for check in found) else 1
+
+
+def _verify_restart(options: argparse.Namespace) -> int:
+    from mlip.verify.restart import verify_restart
+
+    options.output.mkdir(exist_ok=True)
+    passed = True
+    for engine in options.engine:
+        for ensemble in options.ensemble:
+            found = verify_restart(options.file, options.output, ["--model", options.model], engine=engine,
+                                   ensemble=ensemble, steps=options.steps, kills=options.kills, seed=options.seed)
+            print(found, flush=True)
+            passed = passed and found.passed
+    return 0 if passed else 1
