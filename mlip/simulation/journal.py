@@ -119,13 +119,14 @@ class Journal:
                 yield Bar(bar, self._plan)
         except (NonFiniteError, StructureError, TemperatureError) as error:
             self._restart.write()
-            raise stopped(error, engine, run.step, self._plan, self.recorder.fail(run.atoms.copy())) from error
+            when = f"{engine} stopped after step {run.step} ({run.step * self._plan.timestep:g} fs)"
+            raise stopped(error, when, self.recorder.fail(run.atoms.copy())) from error
         finally:
             self._restart.write()
 
     def keep(self, run: Run) -> None:
-        """Take a checkpoint at a frame."""
-        if self._files is not None:
+        """Take a checkpoint at a frame; at the first one there is nothing yet to go on from but the start."""
+        if self._files is not None and run.step:
             arrays, state = run.save()
             state["rule"] = None if self._rule is None else self._rule.state()
             self._restart.keep(Checkpoint(run.step, arrays, state, self.recorder.sizes()))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from mlip.calculators import MLIPCalculator
 from mlip.checkpoints import Potential
-from mlip.errors import OptionError, StructureError
+from mlip.errors import CloseContactError, NonFiniteError, OptionError, StructureError
 from mlip.io.ase import require_atoms
+from mlip.simulation.safety import stopped
 
 OPTIMIZERS = {"lbfgs": LBFGS, "fire": FIRE}
 
@@ -66,7 +67,10 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
     moved.calc = MLIPCalculator(potential)
     moved.calc.refuse_contacts = True
     dynamics = OPTIMIZERS[optimizer](FrechetCellFilter(moved) if cell else moved, logfile=None)
-    converged = bool(dynamics.run(fmax=fmax, steps=steps))
+    try:
+        converged = bool(dynamics.run(fmax=fmax, steps=steps))
+    except (NonFiniteError, CloseContactError) as error:
+        raise stopped(error, f"the relaxation stopped after step {dynamics.nsteps}") from error
     forces: NDArray[np.float64] = moved.get_forces()
     largest = float(np.linalg.norm(forces, axis=1).max(initial=0.0))
     return Relaxation(moved, converged, int(dynamics.nsteps), float(moved.get_potential_energy()), largest)

@@ -74,7 +74,7 @@ class Restart:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as source, np.load(source, allow_pickle=False) as file:
                 head = json.loads(str(file["head"]))
                 arrays = {k: file[k] for k in file.files if k != "head"}
             identity, found = head["identity"], Checkpoint(arrays=arrays, **head["checkpoint"])

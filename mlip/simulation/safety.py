@@ -37,17 +37,15 @@ def check_temperature(kinetic: NDArray[np.float64], atoms: Atoms, plan: Plan, re
                            f"{plan.timestep:g} fs; max_temperature raises the limit", fastest)
 
 
-def stopped(error: MLIPError, engine: str, step: int, plan: Plan, where: str) -> MLIPError:
+def stopped(error: MLIPError, when: str, where: str = "") -> MLIPError:
     """Return an error that also says when a run stopped.
 
     Args:
         error: why.
-        engine: that ran.
-        step: steps that were done.
-        plan: knows the time step.
+        when: what stopped after which step.
         where: what to add, as `Recorder.fail` returns it.
     """
-    text = f"{engine} stopped after step {step} ({step * plan.timestep:g} fs): {error}{where}"
+    text = f"{when}: {error}{where}"
     if isinstance(error, NonFiniteError | CloseContactError | TemperatureError):
         return type(error)(text, error.atoms)
     return type(error)(text)
