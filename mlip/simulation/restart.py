@@ -76,9 +76,9 @@ class Restart:
         try:
             with self.path.open("rb") as source, np.load(source, allow_pickle=False) as file:
                 head = json.loads(str(file["head"]))
-                arrays = {k: file[k] for k in file.files if k != "head"}
+                arrays = {k: file[k] for k in head["arrays"]}
             identity, found = head["identity"], Checkpoint(arrays=arrays, **head["checkpoint"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise CheckpointError(f"{self.path} is no checkpoint that can be read ({type(error).__name__}: {error}); "
                                   "delete it to begin anew") from None
         if identity != self._identity:
@@ -99,8 +99,8 @@ class Restart:
         if self.path is None or self._latest is None:
             return
         c, self._latest = self._latest, None
-        head = {"identity": self._identity, "checkpoint": {"step": c.step, "state": c.state, "sizes": c.sizes,
-                                                           "finished": c.finished}}
+        head = {"identity": self._identity, "arrays": list(c.arrays),
+                "checkpoint": {"step": c.step, "state": c.state, "sizes": c.sizes, "finished": c.finished}}
         arrays: dict[str, Any] = {"head": np.array(json.dumps(head)), **c.arrays}
         part = self.path.with_suffix(".part")
         with part.open("wb") as file:
