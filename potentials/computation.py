@@ -48,7 +48,7 @@ class Computation:
         self.reference = reference
         self.settings = settings
         self._lock = threading.Lock()
-        self._evaluator: Evaluator | None = None
+        self.evaluator: Evaluator | None = None
         if potential is not None:
             self._prepare(potential)
 
@@ -98,7 +98,7 @@ class Computation:
                 raise
 
     def _evaluate(self, positions: torch.Tensor, box: NDArray[np.float64] | None) -> tuple[torch.Tensor, torch.Tensor]:
-        evaluator = self._evaluator or self._prepare(resolve(self.reference))
+        evaluator = self.evaluator or self._prepare(resolve(self.reference))
         r = positions.detach().to(torch.float64) / NM_PER_ANGSTROM
         here = r.cpu().numpy()
         self._check(here)
@@ -122,9 +122,9 @@ class Computation:
         self._template = replace(template, pbc=np.full(3, s.periodic))
         potential.check([self._template])
         self._offset = _isolated_energy(potential, template) if s.energy == "interaction" else 0.0
-        self._evaluator = Evaluator(potential, s.skin, refuse_contacts=True)
+        self.evaluator = Evaluator(potential, s.skin, refuse_contacts=True)
         self.settings = replace(s, skin=float(s.skin), charge=template.charge, spin=template.spin)
-        return self._evaluator
+        return self.evaluator
 
     def _check(self, positions: NDArray[np.float64]) -> None:
         if positions.shape != (len(self.settings.numbers), 3):
@@ -141,7 +141,7 @@ class Computation:
     def _in_system(self, error: MLIPError) -> str:
         """Return what to add to a text that counts atoms within a subset of the System."""
         particles = self.settings.particles
-        if particles is None or self._evaluator is None:
+        if particles is None or self.evaluator is None:
             return ""
         if isinstance(error, NonFiniteError | CloseContactError):
             error.atoms = tuple(particles[list(error.atoms)].tolist())

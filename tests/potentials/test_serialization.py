@@ -70,7 +70,7 @@ def test_size_and_copies_do_not_depend_on_the_model(big, omm) -> None:
 def test_copies_share_the_loaded_model(unsaved, methanol, omm) -> None:
     computation = pickle.loads(pickle.dumps(computation_of(unsaved, methanol)))
     assert isinstance(computation, Computation)
-    assert computation._evaluator.potential is unsaved
+    assert computation.evaluator.potential is unsaved
     system = create_system(omm.topology(methanol.numbers), unsaved)
     before = omm.results(omm.context(system, methanol.positions))[0]
     assert omm.results(omm.context(copy.deepcopy(system), methanol.positions))[0] == before
@@ -141,7 +141,7 @@ def test_the_registry_keeps_no_model_alive(saved, methanol) -> None:
     data = pickle.dumps(computation_of(saved.to(dtype="float32"), methanol))
     gc.collect()
     computation = pickle.loads(data)  # nobody holds the float32 copy any more
-    assert computation._evaluator is None
+    assert computation.evaluator is None
 
 
 @pytest.mark.parametrize("packed", [(), (("a", "b", "float32", "cpu"), (99,)), ((1,), (1,)), ("x", None)])
