@@ -23,7 +23,11 @@ class Buffer:
 
 
 class Workspace:
-    """Lends buffers; those that come back are lent again, those that do not are freed like any tensor."""
+    """Lends buffers; those that come back are lent again, those that do not are freed like any tensor.
+
+    One that is too small makes room for its successor. So there are never more than were on loan at once, however the
+    sizes wanted change from step to step of dynamics.
+    """
 
     def __init__(self, most: int) -> None:
         """Keep at most `most` bytes of buffers that are not on loan."""
@@ -35,10 +39,10 @@ class Workspace:
         """Return a buffer for a tensor of a shape, with dtype and device of another; its values are not set."""
         size = prod(shape) * like.element_size()
         with self._lock:
-            fitting = [m for m in self._free if len(m) >= size and m.device == like.device]
-            memory = min(fitting, key=len, default=None)
-            if memory is not None:
-                self._free = [m for m in self._free if m is not memory]
+            here = [m for m in self._free if m.device == like.device]
+            memory = next((m for m in here if len(m) >= size), None)
+            leaving = next(reversed(here), None) if memory is None else memory  # the largest, but too small
+            self._free = [m for m in self._free if m is not leaving]
         if memory is None:
             memory = torch.empty(size, dtype=torch.uint8, device=like.device)
         return Buffer(memory, memory[:size].view(like.dtype).view(shape))
