@@ -42,12 +42,12 @@ class Evaluator:
             check_contacts(structure, edges)
         return self.potential.evaluate([structure], forces=forces, stress=stress, edges=[edges])[0]
 
-    def tensors(self, structure: Structure, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(self, structure: Structure, positions: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the energy (scalar, eV) and the forces ([N, 3], eV/A) as float64 tensors on the device of the model.
 
         Args:
             structure: for the neighbour list, which is made on the CPU.
-            positions: its positions on the device of the model, float64.
+            positions: its positions on the device of the model, float64, where they are there already.
 
         Raises:
             NonFiniteError: the model returned NaN or infinity; names the atoms. Further those of `Potential.evaluate`.
