@@ -40,6 +40,7 @@ def add_commands(commands: Commands) -> None:
     _add_tensor_products(subjects)
     _add_training(subjects)
     _add_learned_symmetry(subjects)
+    _add_openmm(subjects)
     for subject in subjects.choices.values():
         subject.add_argument("--json", type=Path, help="file for the numbers")
 
@@ -155,6 +156,16 @@ def _add_learned_symmetry(subjects: Commands) -> None:
     learned.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
     learned.add_argument("--learning-rate", type=float, default=0.003, help="default: %(default)s")
     learned.set_defaults(run=_learned_symmetry)
+
+
+def _add_openmm(subjects: Commands) -> None:
+    engine = subjects.add_parser("openmm", help="what a step of OpenMM costs beside the model in it: time, memory, "
+                                 "size of the System")
+    engine.add_argument("--sizes", type=int, nargs="+", default=[1000], help="atoms (default: 1000)")
+    engine.add_argument("--steps", type=int, default=1000, help="that are timed (default: %(default)s)")
+    engine.add_argument("--memory-steps", type=int, default=10_000,
+                        help="over which the memory is watched (default: %(default)s)")
+    engine.set_defaults(run=_openmm)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
@@ -357,3 +368,10 @@ def _learned_symmetry(options: argparse.Namespace) -> None:
     _report(options, lambda: bench_learned_symmetry(
         training, test, options.output, seeds=options.seeds, weights=weights, config=config,
         isolated=isolated, progress=show_progress(), size=options.model_size, cutoff=options.cutoff), table)
+
+
+def _openmm(options: argparse.Namespace) -> None:
+    from mlip.bench.overhead import bench_openmm, table
+
+    _report(options, lambda: bench_openmm(options.sizes, steps=options.steps, memory_steps=options.memory_steps),
+            table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from mlip.ops.edge_convolution import Edges, edge_convolution
 from mlip.so3.degrees import Paths
 from mlip.training import TrainingConfig, keep_freed_memory
 
+if TYPE_CHECKING:
+    from mlip.bench.engine import Engine
+
 
 class Actions:
     """Keeps a model, a structure and the inputs of single operations between requests."""
@@ -33,6 +36,7 @@ class Actions:
     potential: Potential
     structure_: Structure
     products: Contest
+    engine_: Engine
 
     def versions(self) -> dict[str, str]:
         """Return the versions the times depend on."""
@@ -205,3 +209,29 @@ class Actions:
     def dynamics(self, steps: int, skin: float, threads: int) -> dict[str, Any]:
         """Run dynamics and return what the neighbour list took."""
         return run_nve(self.potential, self.structure_, steps, skin, threads)
+
+    def engine(self, path: str) -> None:
+        """Put the model into OpenMM with a structure of a file."""
+        from mlip.bench.engine import Engine  # the only one that needs OpenMM
+
+        self.engine_ = Engine(self.potential, path)
+
+    def run_engine(self, steps: int) -> None:
+        """Run dynamics in OpenMM from the start."""
+        self.engine_.run(steps)
+
+    def run_blocks(self, steps: int) -> None:
+        """Run many steps, from the start again and again."""
+        self.engine_.run_blocks(steps)
+
+    def write_engine(self, path: str) -> None:
+        """Write energy and forces at the start, as OpenMM has them."""
+        self.engine_.stepping.write(path)
+
+    def overhead(self, steps: int) -> dict[str, float]:
+        """Return what a step of OpenMM takes, by its parts."""
+        return self.engine_.overhead(steps)
+
+    def copies(self) -> dict[str, float]:
+        """Return what the System weighs."""
+        return self.engine_.copies()
