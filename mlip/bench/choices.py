@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from mlip.checkpoints import Potential, create, load
+from mlip.errors import OptionError
 from mlip.models.transip import TransIPConfig
 
 CUTOFF, EDGE_LMAX, CORRELATION = 5.0, 3, 3
@@ -79,6 +80,44 @@ class MACEChoice:
         """Return the model, or a variant of it with another tensor product, with random weights of our own."""
         other: dict[str, Any] = {} if tensor_product == EXACT else {"tensor_product": tensor_product}
         return create("mace", self.elements, self.seed, **self.settings, **other)
+
+
+@dataclass(frozen=True)
+class TrainedMACE(MACEChoice):
+    """A trained MACE, whose weights mace-torch is given; make it with `of`.
+
+    Attributes:
+        file: name or path.
+    """
+
+    file: str = ""
+
+    @classmethod
+    def of(cls, file: str) -> TrainedMACE:
+        """Return the choice of a model.
+
+        Raises:
+            OptionError: it differs from MACE with random weights in more than widths; further those of `mlip.load`.
+        """
+        config: Any = load(file).model.config
+        if config.family != "mace":
+            raise OptionError(f"{file} is of the family {config.family}; it takes MACE to compare with mace-torch")
+        found = cls(config.channels, config.hidden_lmax, 0, config.atomic_numbers, config.avg_num_neighbors, file)
+        expected: Any = create("mace", found.elements, **found.settings).model.config
+        fields = [k for k, v in expected.to_dict().items() if config.to_dict()[k] != v]
+        if fields:
+            raise OptionError(f"{file}: mace-torch is compared with models that have "
+                              + ", ".join(f"{k}={expected.to_dict()[k]!r}" for k in fields))
+        return found
+
+    @property
+    def title(self) -> str:
+        """What to say of it in one line."""
+        return f"{self.file} ({self.irreps}, float32)"
+
+    def create(self, tensor_product: str = EXACT) -> Potential:
+        """Return the model; a variant of it has random weights."""
+        return load(self.file, dtype="float32") if tensor_product == EXACT else super().create(tensor_product)
 
 
 @dataclass(frozen=True)

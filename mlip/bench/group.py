@@ -110,7 +110,8 @@ class MemoryBudget(Generic[Size]):
         return self._per_unit.get(label, 0.0) * self._amount(size)
 
 
-def alternate(workers: Mapping[str, Worker], action: str, rounds: int, budget: float = 60.0) -> dict[str, float]:
+def alternate(workers: Mapping[str, Worker], action: str, rounds: int, budget: float = 60.0,
+              **arguments: Any) -> dict[str, float]:
     """Time an action of several processes in turn, after a run each to warm up; the least of all rounds counts.
 
     Args:
@@ -118,15 +119,16 @@ def alternate(workers: Mapping[str, Worker], action: str, rounds: int, budget: f
         action: what to time.
         rounds: turns of each, fewer (but three) where they take longer in all than `budget`.
         budget: seconds.
+        arguments: of the action.
 
     Returns:
         Seconds by label.
     """
     check_counts(rounds=[rounds])
-    best = {label: min(worker.time(action)) for label, worker in workers.items()}
+    best = {label: min(worker.time(action, **arguments)) for label, worker in workers.items()}
     rounds = min(rounds, max(3, int(budget / (2.0 * sum(best.values())))))
     best = dict.fromkeys(workers, float("inf"))
     for _ in range(rounds):
         for label, worker in workers.items():  # twice: first with the caches as the others left them, then with its own
-            best[label] = min(best[label], *worker.time(action, runs=2))
+            best[label] = min(best[label], *worker.time(action, runs=2, **arguments))
     return best

@@ -88,14 +88,15 @@ def _measured(folder: Path, steps: int, memory_steps: int) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows of `bench_openmm` as a table in Markdown."""
-    head = ["atoms", "step ms", "model ms", "overhead ms", "empty force ms", "XML kB", "copy ms", "memory MB", "growth %"]
+    head = ["atoms", "step ms", "model ms", "overhead ms", "empty force ms", "XML kB", "copy ms", "memory MB",
+            "growth %"]
     cells = [[f"{r['atoms']:,}", *(milliseconds(r[k]) for k in ("step", "model", "overhead", "nothing")),
               f"{r['xml'] / 1e3:.1f}", milliseconds(r["copy"]), megabytes(r["memory"]), f"{100 * r['growth']:.2f}"]
              for r in rows]
     first = rows[0]
     return "\n".join([
         *lines_of(head, cells), "",
-        "A step of OpenMM (platform CPU, one thread), the model and its neighbour list in it, and the difference; a step "
-        "with a PythonForce that does nothing: processor time, medians. The System as XML, and a deep copy of it. Memory "
-        f"of a process over {first['memory_steps']:,} steps. "
+        "A step of OpenMM (platform CPU, one thread), the model and its neighbour list in it, and the difference; a "
+        "step with a PythonForce that does nothing: processor time, medians. The System as XML, and a deep copy of it. "
+        f"Memory of a process over {first['memory_steps']:,} steps. "
         + "; ".join(f"{k} {v}" for k, v in first["machine"]["versions"].items()) + "."])

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mlip.bench.choices import EXACT, RADIALS, Choice, MACEChoice
+from mlip.bench.choices import EXACT, RADIALS, Choice, MACEChoice, TrainedMACE
 from mlip.bench.group import Group, start_ours
+from mlip.bench.peer_weights import exported
 from mlip.bench.water import water_box
 from mlip.bench.worker import PROCESSES, Worker
 from mlip.errors import EngineMismatchError, OptionError
@@ -88,6 +89,8 @@ class Sides(Group):
         if peer is not None and choice.beside is not None:
             peer.call("build", path=str(self._peer_file), seed=choice.beside.seed,
                       atomic_numbers=choice.beside.elements, **choice.beside.settings)
+            if isinstance(choice.beside, TrainedMACE):
+                self._fill(peer, choice.beside)
         self.backends: dict[str, str] = {}
         for label in self.ways:
             self.workers[label] = stack.enter_context(start_ours(label))
@@ -121,13 +124,21 @@ class Sides(Group):
         """Whether mace-torch has the same model as ours, with the same weights."""
         return self.python is not None and self.choice.beside == self.choice
 
+    def _fill(self, peer: Worker, choice: TrainedMACE) -> None:
+        """Give the model of mace-torch the weights of ours."""
+        theirs, ours = self.folder / "theirs.npz", self.folder / "ours.npz"
+        peer.call("weights", path=str(self._peer_file), target=str(theirs))
+        with np.load(theirs) as z:
+            np.savez(ours, **exported(choice.create(), dict(z)))
+        peer.call("fill", path=str(self._peer_file), tensors=str(ours))
+
     @property
     def _peer_file(self) -> Path:
         return self.folder / "peer.model"
 
     def _file(self, way: Variant) -> Path:
         """Return the file of our model: the one of the peer, or one of ours, maybe with another tensor product."""
-        if self.same and way.tensor_product == EXACT:
+        if self.same and way.tensor_product == EXACT and not isinstance(self.choice, TrainedMACE):
             return self._peer_file
         file = self.folder / f"{way.tensor_product}.mlip"
         if not file.exists():

@@ -41,6 +41,7 @@ def add_commands(commands: Commands) -> None:
     _add_training(subjects)
     _add_learned_symmetry(subjects)
     _add_openmm(subjects)
+    _add_md(subjects)
     for subject in subjects.choices.values():
         subject.add_argument("--json", type=Path, help="file for the numbers")
 
@@ -166,6 +167,21 @@ def _add_openmm(subjects: Commands) -> None:
     engine.add_argument("--memory-steps", type=int, default=10_000,
                         help="over which the memory is watched (default: %(default)s)")
     engine.set_defaults(run=_openmm)
+
+
+def _add_md(subjects: Commands) -> None:
+    md = subjects.add_parser("md", help="ns/day in OpenMM beside openmm-ml with mace-torch: a molecule, and water")
+    md.add_argument("--structure", type=Path, help="file of the molecule, its last structure (default: acetylacetone)")
+    md.add_argument("--model", "-m", default="mace-acac", help="a MACE that was trained for it (default: %(default)s)")
+    md.add_argument("--channels", type=int, default=128, help="of the model of water (default: %(default)s)")
+    md.add_argument("--hidden-lmax", type=int, default=1, help="its largest degree of features (default: %(default)s)")
+    _add_atoms(md)
+    _add_threads(md)
+    md.add_argument("--steps", type=int, default=20, help="of a run of the molecule, ten times those of water "
+                    "(default: %(default)s)")
+    _add_peer(md, rounds=5)
+    md.add_argument("--radial", nargs="+", default=["exact", "tabulated"], help="default: exact tabulated")
+    md.set_defaults(run=_md)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
@@ -375,3 +391,16 @@ def _openmm(options: argparse.Namespace) -> None:
 
     _report(options, lambda: bench_openmm(options.sizes, steps=options.steps, memory_steps=options.memory_steps),
             table)
+
+
+def _md(options: argparse.Namespace) -> None:
+    from mlip.bench.choices import MACEChoice
+    from mlip.bench.engines import bench_md, table
+    from mlip.io.ase import structure_of
+    from mlip.io.files import read_structures
+
+    molecule = None if options.structure is None else structure_of(read_structures(options.structure)[-1])
+    _report(options, lambda: bench_md(
+        molecule, options.model, water=options.size, choice=MACEChoice(options.channels, options.hidden_lmax),
+        threads=options.threads, steps=options.steps, rounds=options.rounds, radials=options.radial,
+        peer=options.peer_python), table)

@@ -43,6 +43,18 @@ class Actions:
             gate=torch.nn.functional.silu, radial_MLP=[64, 64, 64], atomic_inter_scale=1.0, atomic_inter_shift=0.0)
         torch.save(model, path)
 
+    def weights(self, path: str, target: str) -> None:
+        """Write the tensors of a model."""
+        np.savez(target, **{k: v.numpy() for k, v in _load(path).state_dict().items()})
+
+    def fill(self, path: str, tensors: str) -> None:
+        """Give a model other tensors, in its own file."""
+        model = _load(path)
+        with np.load(tensors) as z:
+            left = model.load_state_dict({k: torch.from_numpy(z[k]) for k in z.files}, strict=False)
+        assert not left.unexpected_keys, left
+        torch.save(model, path)
+
     def load(self, path: str) -> dict[str, Any]:
         """Load a model; return the size of its weights."""
         self.path, self.model = path, _load(path).requires_grad_(False)
@@ -52,7 +64,7 @@ class Actions:
         """Read a structure and make its batch; return its numbers of atoms and edges."""
         with np.load(path) as z:
             config = data.Configuration(atomic_numbers=z["numbers"], positions=z["positions"], properties={},
-                                        property_weights={}, cell=z["cell"], pbc=(True, True, True))
+                                        property_weights={}, cell=z["cell"], pbc=(bool(z["pbc"]),) * 3)
         table = tools.AtomicNumberTable([int(z) for z in self.model.atomic_numbers])
         one = data.AtomicData.from_config(config, z_table=table, cutoff=float(self.model.r_max))
         loader = tools.torch_geometric.dataloader.DataLoader([one], batch_size=1, shuffle=False)
@@ -152,6 +164,23 @@ class Actions:
         """Contract without derivatives."""
         with torch.no_grad():
             self.contracted = self.model.products[0].symmetric_contractions(self.messages, self.one_hot)
+
+    def engine(self, path: str) -> None:
+        """Put the model into OpenMM with a structure of a file, by openmm-ml as its manual says."""
+        from openmmml import MLPotential
+        from stepping import Stepping, topology_of  # in the folder of this file
+
+        system = MLPotential("mace", modelPath=self.path).createSystem(topology_of(path), precision="single")
+        self.stepping = Stepping(system, path, torch.get_num_threads())
+
+    def run_engine(self, steps: int) -> None:
+        """Run dynamics in OpenMM from the start."""
+        self.stepping.restart()
+        self.stepping.step(steps)
+
+    def write_engine(self, path: str) -> None:
+        """Write energy and forces at the start, as OpenMM has them."""
+        self.stepping.write(path)
 
     def gaunt(self) -> None:
         """Contract: mace-torch has no Gaunt product, and this is what takes its place."""
