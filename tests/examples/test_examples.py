@@ -31,11 +31,13 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
                    ["acac", "frames.final.xyz", "frames.topology.pdb", "frames.xyz"]),
     "10_train": (["structures", "# gaunt-mace-copper", "steps of 256 atoms"],
                  ["crystal.pdb", "energies.csv", "recipe.toml", "run", "test.xyz", "train.xyz", "trajectory.dcd"]),
+    "11_mixed_solvent": (["15 ML atoms", "20 degrees: in vacuum"], ["profile.csv", "profile.png", "start.pdb"]),
 }
 
 SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
          "08_equiformer_v3": ["--epochs", "2", "--steps", "20"],
          "10_train": ["--epochs", "1", "--steps", "20", "--seeds", "0"],
+         "11_mixed_solvent": ["--angles", "0", "20", "--steps", "40"],
          "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"]}
 
 
@@ -61,7 +63,7 @@ def test_all_are_known() -> None:
 def test_runs(name, tmp_path, monkeypatch, capsys) -> None:
     if "openmm" in (ROOT / "examples" / f"{name}.py").read_text():
         pytest.importorskip("openmm")
-    if name.startswith("05"):
+    if name.startswith(("05", "11")):
         register_plugin()
     here, output = tmp_path / "here", tmp_path / "output" / "new"
     here.mkdir()
