@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
+from mlip.bench.choices import MACEChoice, TrainedMACE
+from mlip.bench.engines import bench_md, rate
+from mlip.bench.engines import table as md_table
+from mlip.bench.overhead import bench_openmm, lattice, table
 from mlip.errors import OptionError
 
 pytest.importorskip("openmm")
-
-from mlip.bench.overhead import bench_openmm, lattice, table
+PYTHON = os.environ.get("MLIP_PEER_MACE_PYTHON")
+needs_peer = pytest.mark.skipif(not PYTHON, reason="set MLIP_PEER_MACE_PYTHON to a Python that has mace-torch and "
+                                "openmm-ml")
 
 
 def test_costs_of_a_step() -> None:
@@ -36,3 +43,35 @@ def test_lattice() -> None:
 def test_bad_numbers() -> None:
     with pytest.raises(OptionError, match="memory_steps"):
         bench_openmm((64,), memory_steps=0)
+
+
+def test_dynamics_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLIP_PEER_MACE_PYTHON", raising=False)
+    rows = bench_md(water=24, choice=MACEChoice(channels=2), steps=4, rounds=1, radials=("exact",))
+    assert [(r["system"], r["atoms"], r["variant"]) for r in rows] == [("molecule", 15, "mlip"), ("water", 24, "mlip")]
+    assert all(r["rate"] == rate(r["seconds"]) and r["ratio"] is None for r in rows)
+    assert "was not timed" in md_table(rows)
+
+
+def test_nanoseconds_a_day() -> None:
+    assert rate(0.0432) == pytest.approx(1.0)  # two million steps of 0.5 fs
+
+
+@needs_peer
+@pytest.mark.peer
+@pytest.mark.slow
+def test_dynamics_beside_the_peer() -> None:
+    """With trained weights carried over to mace-torch, and with random ones of its own."""
+    rows = bench_md(water=24, choice=MACEChoice(channels=2), steps=4, rounds=1, radials=("exact",), peer=PYTHON)
+    for row in rows:
+        assert row["ratio"] == row["peer_seconds"] / row["seconds"]
+        assert row["energy_difference"] < 1e-3
+        assert row["force_difference"] < 1e-3
+
+
+def test_only_what_mace_torch_has() -> None:
+    assert TrainedMACE.of("mace-3bpa").elements == (1, 6, 7, 8)
+    with pytest.raises(OptionError, match="transip"):
+        TrainedMACE.of("transip-acac")
+    with pytest.raises(OptionError, match="tensor_product="):
+        TrainedMACE.of("gaunt-mace-acac")

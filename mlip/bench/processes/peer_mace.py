@@ -168,7 +168,7 @@ class Actions:
     def engine(self, path: str) -> None:
         """Put the model into OpenMM with a structure of a file, by openmm-ml as its manual says."""
         from openmmml import MLPotential
-        from stepping import Stepping, topology_of  # in the folder of this file
+        from stepping import Stepping, topology_of  # type: ignore[import-not-found]  # in the folder of this file
 
         system = MLPotential("mace", modelPath=self.path).createSystem(topology_of(path), precision="single")
         self.stepping = Stepping(system, path, torch.get_num_threads())
