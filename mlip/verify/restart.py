@@ -84,9 +84,13 @@ def verify_restart(file: str | Path, folder: str | Path, options: Sequence[str],
             break
         done += 1
     _Process(command, killed).finish()
+    return RestartReport(name, done, steps, different(whole, killed), time.perf_counter() - began)
+
+
+def different(whole: Outputs, killed: Outputs) -> tuple[str, ...]:
+    """Return the names of those files of a run that are not, byte for byte, those of another."""
     pairs = [(getattr(whole, kind), getattr(killed, kind)) for kind in COMPARED]
-    differing = tuple(b.name for a, b in pairs if a.read_bytes() != b.read_bytes())
-    return RestartReport(name, done, steps, differing, time.perf_counter() - began)
+    return tuple(b.name for a, b in pairs if not b.exists() or a.read_bytes() != b.read_bytes())
 
 
 class _Process:

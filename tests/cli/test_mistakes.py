@@ -14,7 +14,7 @@ from mlip.cli.main import main, parser
 
 COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("models",), ("models", "list"), ("models", "show"),
             ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",), ("verify", "neighbors"),
-            ("verify", "model"), ("eval",), ("card",)]
+            ("verify", "model"), ("verify", "restart"), ("eval",), ("card",)]
 
 MISTAKES = {
     "no such model": ("predict methanol.xyz -m mace-acax", "ModelNotFoundError", "did you mean mace-acac"),
@@ -44,10 +44,12 @@ MISTAKES = {
     "no steps": ("md methanol.xyz -m MODEL --steps 0", "OptionError", "steps"),
     "bad seed": ("md methanol.xyz -m MODEL --seed -1", "OptionError", "seed"),
     "bad time step": ("md methanol.xyz -m MODEL --timestep nan", "OptionError", "timestep"),
-    "trajectory of another kind": ("md methanol.xyz -m MODEL -o run.dcd", "OptionError", ".xyz"),
+    "trajectory of another kind": ("md methanol.xyz -m MODEL -o run.trr", "OptionError", ".xyz"),
     "trajectory in no folder": ("md methanol.xyz -m MODEL -o absent/run.xyz", "OptionError", "no folder absent"),
     "result of no kind": ("predict methanol.xyz -m MODEL -o results.abc", "OptionError", "must end in .xyz"),
     "result that holds no forces": ("predict methanol.xyz -m MODEL -o results.cif", "OptionError", "must end in .xyz"),
+    "pressure on a molecule": ("md methanol.xyz -m MODEL --ensemble npt", "StructureError", "constant pressure"),
+    "no time": ("md methanol.xyz -m MODEL --time 0", "OptionError", "at least one time step"),
     "platform of the other engine": ("md methanol.xyz -m MODEL --platform CPU", "OptionError", "--engine openmm"),
     "convert onto itself": ("convert MODEL MODEL", "OptionError", "input"),
     "convert to another ending": ("convert MODEL new.txt", "OptionError", ".mlip"),
@@ -81,7 +83,7 @@ def test_one_line(run, model, two_heads, name) -> None:
     assert "written" not in out
 
 
-@pytest.mark.parametrize("line", ["md methanol.xyz -o run.dcd", "md methanol.xyz -o absent/run.xyz",
+@pytest.mark.parametrize("line", ["md methanol.xyz -o run.trr", "md methanol.xyz -o absent/run.xyz",
                                   "relax methanol.xyz -o results.abc", "predict methanol.xyz -o absent/results.xyz"])
 def test_targets_are_checked_before_the_work(run, monkeypatch, line) -> None:
     def work(*_: object, **__: object) -> None:
