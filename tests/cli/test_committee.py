@@ -40,15 +40,24 @@ def test_md(run, model, second, engine) -> None:
     assert largest == pytest.approx(max(spreads), abs=1e-4)
     assert not Path("trajectory.selected.xyz").exists()
 
-    code, out, err = run(*common, "--select-above", 1e-6, "--stop-above", 100)
-    assert (code, err) == (0, "")
-    kept = len(read("trajectory.selected.xyz", ":"))
-    assert out.endswith(f"frames kept for labelling: {kept}, in trajectory.selected.xyz\n")
+    selecting = (*common, "-o", "more.xyz", "--select-above", 1e-6, "--stop-above", 100)
+    for _ in range(2):  # the second time it is finished
+        code, out, err = run(*selecting)
+        assert (code, err) == (0, "")
+        kept = len(read("more.selected.xyz", ":"))
+        assert f"frames kept for labelling: {kept}, in more.selected.xyz\n" in out
 
-    code, out, err = run(*common, "--stop-above", largest / 1e3)
+    stopping = ("--stop-above", largest / 1e3)
+    code, out, err = run(*common, "-o", "less.xyz", *stopping)
     assert (code, out) == (2, "")
     assert err.startswith("mlip md: UncertaintyError: stopped at step 0: ")
-    assert len(read("trajectory.selected.xyz", ":")) == 1
+    assert len(read("less.selected.xyz", ":")) == 1
+
+    before = Path("more.selected.xyz").read_bytes()
+    code, out, err = run(*common, "-o", "more.xyz", *stopping)
+    assert code == 2
+    assert "CheckpointError: more.checkpoint.npz belongs to another run; different: stop rule" in err
+    assert Path("more.selected.xyz").read_bytes() == before
 
 
 def test_a_rule_needs_a_committee(run, model) -> None:

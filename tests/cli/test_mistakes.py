@@ -12,9 +12,10 @@ from ase.io import write
 
 from mlip.cli.main import main, parser
 
-COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("models",), ("models", "list"), ("models", "show"),
-            ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",), ("verify", "neighbors"),
-            ("verify", "model"), ("verify", "restart"), ("eval",), ("card",)]
+COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("analyze",), ("models",), ("models", "list"),
+            ("models", "show"), ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",),
+            ("verify", "neighbors"), ("verify", "model"), ("verify", "restart"), ("verify", "ensemble"), ("eval",),
+            ("card",)]
 
 MISTAKES = {
     "no such model": ("predict methanol.xyz -m mace-acax", "ModelNotFoundError", "did you mean mace-acac"),
