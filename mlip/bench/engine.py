@@ -12,7 +12,7 @@ import openmm
 import torch
 from numpy.typing import NDArray
 
-from mlip.bench.processes.stepping import Stepping, topology_of
+from mlip.bench.stepping import Stepping, topology_of
 from mlip.checkpoints import Evaluator, Potential
 from mlip.graph import Structure
 from mlip.potentials import Computation, create_system

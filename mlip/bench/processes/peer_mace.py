@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,10 +170,11 @@ class Actions:
     def engine(self, path: str) -> None:
         """Put the model into OpenMM with a structure of a file, by openmm-ml as its manual says."""
         from openmmml import MLPotential
-        from stepping import Stepping, topology_of  # type: ignore[import-not-found]  # in the folder of this file
 
-        system = MLPotential("mace", modelPath=self.path).createSystem(topology_of(path), precision="single")
-        self.stepping = Stepping(system, path, torch.get_num_threads())
+        ours = runpy.run_path(str(Path(__file__).parents[1] / "stepping.py"))  # what both sides do alike
+        topology = ours["topology_of"](path)
+        system = MLPotential("mace", modelPath=self.path).createSystem(topology, precision="single")
+        self.stepping = ours["Stepping"](system, path, torch.get_num_threads())
 
     def run_engine(self, steps: int) -> None:
         """Run dynamics in OpenMM from the start."""

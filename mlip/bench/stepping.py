@@ -1,4 +1,7 @@
-"""Dynamics in OpenMM for processes of any environment that has it; imports nothing of mlip."""
+"""Dynamics in OpenMM for processes of any environment that has it; imports nothing of mlip.
+
+Ours import it; `processes/peer_mace.py` runs the file.
+"""
 
 from __future__ import annotations
 
