@@ -74,7 +74,7 @@ def _rows(both: Sides, file: str, threads: int, steps: int, rounds: int) -> list
     files = {}
     for label, worker in both.workers.items():
         counts = worker.call("structure", path=file)
-        worker.call("engine", path=file)
+        both.versions |= worker.call("engine", path=file) or {}
         worker.call("run_engine", steps=3)
         files[label] = both.folder / f"{label}.npz"
         worker.call("write_engine", path=str(files[label]))

@@ -167,14 +167,15 @@ class Actions:
         with torch.no_grad():
             self.contracted = self.model.products[0].symmetric_contractions(self.messages, self.one_hot)
 
-    def engine(self, path: str) -> None:
-        """Put the model into OpenMM with a structure of a file, by openmm-ml as its manual says."""
+    def engine(self, path: str) -> dict[str, str]:
+        """Put the model into OpenMM with a structure of a file, as the manual of openmm-ml says; return versions."""
         from openmmml import MLPotential
 
         ours = runpy.run_path(str(Path(__file__).parents[1] / "stepping.py"))  # what both sides do alike
         topology = ours["topology_of"](path)
         system = MLPotential("mace", modelPath=self.path).createSystem(topology, precision="single")
         self.stepping = ours["Stepping"](system, path, torch.get_num_threads())
+        return {name: importlib.metadata.version(name) for name in ("openmm", "openmmml")}
 
     def run_engine(self, steps: int) -> None:
         """Run dynamics in OpenMM from the start."""
