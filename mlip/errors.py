@@ -48,6 +48,10 @@ class CheckpointError(MLIPError, ValueError):
     """A checkpoint that a simulation cannot go on from: damaged, or of another run."""
 
 
+class PropertyError(MLIPError, RuntimeError):
+    """A property that this structure does not have or that could not be computed, e.g. a relaxation without end."""
+
+
 class OptionError(MLIPError, ValueError):
     """An argument or option outside its allowed values."""
 

@@ -26,6 +26,7 @@ class EquationOfState:
         e0: eV, energy there.
         bulk_modulus: GPa, V d2E/dV2 there.
         residual: eV, root mean square distance of the energies from the curve.
+        bulk_modulus_derivative: its derivative by the pressure there.
     """
 
     volumes: Array
@@ -34,6 +35,7 @@ class EquationOfState:
     e0: float
     bulk_modulus: float
     residual: float
+    bulk_modulus_derivative: float
 
 
 def equation_of_state(atoms: Atoms, potential: Potential, strain: float = 0.06, points: int = 7) -> EquationOfState:
@@ -60,8 +62,8 @@ def equation_of_state(atoms: Atoms, potential: Potential, strain: float = 0.06, 
         raise StructureError("an equation of state needs a crystal with three periodic directions; pbc is "
                              f"{atoms.pbc.tolist()}")
     volumes = atoms.get_volume() * np.linspace(1 - strain, 1 + strain, points)
-    scaled = [_scaled(atoms, volume) for volume in volumes]
-    energies = np.array([p.energy for p in potential.predict(scaled, forces=False, stress=False)])
+    cells = [scaled(atoms, volume) for volume in volumes]
+    energies = np.array([p.energy for p in potential.predict(cells, forces=False, stress=False)])
     return fit(volumes, energies)
 
 
@@ -95,12 +97,15 @@ def fit(volumes: ArrayLike, energies: ArrayLike) -> EquationOfState:
     t = 1 + width * root  # (middle / V0)^(2/3)
     v0 = middle * t**-1.5
     modulus = 4 / 9 * (bend2**0.5 / width**2) * t**2 / v0  # V E'' by the chain rule; the first derivative is zero
+    derivative = 4 + 4 / 3 * t * s2 / (width * bend2**0.5)  # -1 - V d3E/dV3 / d2E/dV2
     residual = float(np.sqrt(np.mean((curve(x) - (e - e.min())) ** 2)))
-    return EquationOfState(v, e, float(v0), float(curve(root) + e.min()), float(modulus * GPA_PER_EV_A3), residual)
+    return EquationOfState(v, e, float(v0), float(curve(root) + e.min()), float(modulus * GPA_PER_EV_A3), residual,
+                           float(derivative))
 
 
-def _scaled(atoms: Atoms, volume: float) -> Atoms:
-    scaled = atoms.copy()
-    scaled.set_constraint()
-    scaled.set_cell(atoms.cell.array * (volume / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
-    return scaled
+def scaled(atoms: Atoms, volume: float) -> Atoms:
+    """Return a copy with the volume in A^3, all directions scaled alike; without constraints, which could hold it."""
+    copy = atoms.copy()
+    copy.set_constraint()
+    copy.set_cell(atoms.cell.array * (volume / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
+    return copy

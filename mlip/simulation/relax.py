@@ -39,7 +39,7 @@ class Relaxation:
 
 
 def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int = 500, cell: bool = False,
-          optimizer: str = "lbfgs") -> Relaxation:
+          constant_volume: bool = False, optimizer: str = "lbfgs") -> Relaxation:
     """Relax positions, and the cell if asked for, to a local minimum of the energy.
 
     Args:
@@ -48,6 +48,7 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
         fmax: eV/A; stop when no force is larger (with `cell`, also the scaled stress).
         steps: largest number of optimiser steps.
         cell: whether to relax the cell too; needs three periodic directions.
+        constant_volume: whether the cell, if it is relaxed, may change its shape only.
         optimizer: `"lbfgs"` or `"fire"`.
 
     Raises:
@@ -71,6 +72,9 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
         converged = bool(dynamics.run(fmax=fmax, steps=steps))
     except (NonFiniteError, CloseContactError) as error:
         raise stopped(error, f"the relaxation stopped after step {dynamics.nsteps}") from error
+    free = FrechetCellFilter(moved, constant_volume=constant_volume) if cell else moved
+    dynamics = OPTIMIZERS[optimizer](free, logfile=None)
+    converged = bool(dynamics.run(fmax=fmax, steps=steps))
     forces: NDArray[np.float64] = moved.get_forces()
     largest = float(np.linalg.norm(forces, axis=1).max(initial=0.0))
     return Relaxation(moved, converged, int(dynamics.nsteps), float(moved.get_potential_energy()), largest)
