@@ -72,8 +72,8 @@ def repeats(atoms: Atoms, length: float) -> tuple[int, int, int]:
     return a, b, c
 
 
-def symmetry(atoms: Atoms, symprec: float) -> Any:
-    """Return the dataset of spglib: the space group of a crystal and what belongs to it.
+def symmetry(atoms: Atoms, symprec: float, function: str = "get_symmetry_dataset", **options: Any) -> Any:
+    """Return what a function of spglib says of a crystal: by default its space group and what belongs to it.
 
     Raises:
         MissingDependencyError: spglib is not installed.
@@ -84,10 +84,14 @@ def symmetry(atoms: Atoms, symprec: float) -> Any:
     except ImportError:
         raise MissingDependencyError.of("spglib", "screen") from None
     cell = atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
+    reason = "are two atoms in one place?"
+    found = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it will raise where it now returns None
-        found = spglib.get_symmetry_dataset(cell, symprec=symprec)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its way to tell errors, which others can choose
+        try:
+            found = getattr(spglib, function)(cell, symprec=symprec, **options)
+        except spglib.SpglibError as error:
+            reason = str(error)
     if found is None:
-        raise PropertyError(f"spglib finds no symmetry of this crystal within {symprec:g} A; are two atoms in one "
-                            "place?")
+        raise PropertyError(f"spglib finds no symmetry of this crystal within {symprec:g} A: {reason}")
     return found

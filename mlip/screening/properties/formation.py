@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.formula import Formula
 
 from mlip.checkpoints import Potential
+from mlip.elements import SYMBOLS
 from mlip.errors import OptionError, PropertyError
 
 UNITS = {"energy": "eV/atom", "formation_energy": "eV/atom", "hull_energy": "eV/atom", "hull_distance": "eV/atom",
@@ -81,7 +82,7 @@ def composition(formula: str) -> dict[str, float]:
     except (ValueError, KeyError):
         counts = {}
     total = sum(counts.values())
-    if not total:
+    if not total or not set(counts) <= set(SYMBOLS):
         raise OptionError(f"{formula!r} is no chemical formula; write for example 'Ni' or 'Al2O3'")
     return {symbol: count / total for symbol, count in counts.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -101,7 +102,9 @@ def force_constants(atoms: Atoms, potential: Potential, settings: Settings) -> A
         raise MissingDependencyError.of("phonopy", "screen") from None
     unit = PhonopyAtoms(atoms.get_chemical_symbols(), cell=atoms.cell.array,
                         scaled_positions=atoms.get_scaled_positions())
-    phonon = Phonopy(unit, np.diag(repeats(atoms, settings.supercell)), primitive_matrix="auto")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "primitive_matrix defaulted to 'auto'")  # it is meant
+        phonon = Phonopy(unit, np.diag(repeats(atoms, settings.supercell)), primitive_matrix="auto")
     phonon.generate_displacements(distance=settings.displacement)
     moved = [Atoms(c.symbols, c.positions, cell=c.cell, pbc=True, info=dict(atoms.info))
              for c in phonon.supercells_with_displacements]

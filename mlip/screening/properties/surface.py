@@ -93,15 +93,10 @@ def standard_cell(atoms: Atoms, symprec: float) -> tuple[Atoms, NDArray[np.float
         the rotations of the crystal in the conventional cell.
     """
     found = symmetry(atoms, symprec)
-    import spglib  # it is there
-
-    conventional = found.std_lattice, found.std_positions, found.std_types
-    made: Any = spglib.standardize_cell(conventional, to_primitive=True, symprec=symprec)
-    lattice, scaled, numbers = made
+    conventional = Atoms(found.std_types, scaled_positions=found.std_positions, cell=found.std_lattice, pbc=True)
+    lattice, scaled, numbers = symmetry(conventional, symprec, "find_primitive")
     primitive = Atoms(numbers, scaled_positions=scaled, cell=lattice, pbc=True, info=dict(atoms.info))
-    rotations = symmetry(Atoms(conventional[2], scaled_positions=conventional[1], cell=conventional[0], pbc=True),
-                         symprec).rotations
-    return primitive, lattice @ np.linalg.inv(conventional[0]), rotations
+    return primitive, lattice @ np.linalg.inv(found.std_lattice), symmetry(conventional, symprec).rotations
 
 
 def inequivalent(largest: int, rotations: NDArray[np.int32]) -> list[Indices]:
@@ -111,12 +106,16 @@ def inequivalent(largest: int, rotations: NDArray[np.int32]) -> list[Indices]:
         largest: of the absolute Miller indices.
         rotations: [R, 3, 3], of scaled positions.
     """
-    found = set()
+    found: set[Indices] = set()
     for indices in itertools.product(range(-largest, largest + 1), repeat=3):
         if math.gcd(*indices) == 1:
             images = (np.array(indices) @ rotations).tolist()
-            found.add(max(tuple(sign * i for i in image) for image in images for sign in (1, -1)))
+            found.add(min(((sign * h, sign * k, sign * l) for h, k, l in images for sign in (1, -1)), key=_plainness))
     return sorted(found, key=lambda i: (sum(map(abs, i)), i))
+
+
+def _plainness(indices: Indices) -> tuple[int, ...]:
+    return (*sorted(map(abs, indices), reverse=True), *(-i for i in indices))
 
 
 def slab(primitive: Atoms, indices: Indices, thickness: float) -> Atoms:
