@@ -32,6 +32,8 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "10_train": (["structures", "# gaunt-mace-copper", "steps of 256 atoms"],
                  ["crystal.pdb", "energies.csv", "recipe.toml", "run", "test.xyz", "train.xyz", "trajectory.dcd"]),
     "11_mixed_solvent": (["15 ML atoms", "20 degrees: in vacuum"], ["profile.csv", "profile.png", "start.pdb"]),
+    "13_matbench_discovery": (["sample-10    UnknownElementError", "9 of 10 structures relaxed"],
+                              ["2026-01-01-discovery.csv.gz", "2026-01-01-geo-opt.jsonl.gz"]),
 }
 
 SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
@@ -39,6 +41,8 @@ SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training 
          "10_train": ["--epochs", "1", "--steps", "20", "--seeds", "0"],
          "11_mixed_solvent": ["--angles", "0", "20", "--steps", "40"],
          "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"]}
+         "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"],
+         "13_matbench_discovery": ["--date", "2026-01-01"]}
 
 
 def register_plugin() -> None:
