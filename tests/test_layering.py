@@ -62,6 +62,8 @@ OUTSIDE: dict[str, set[str]] = {  # packages that only these rooms may import
     "e3nn": {"bench"},  # the processes of other environments only, see below
     "mace": {"bench"},
     "scipy": {"screening", "verify", "bench"},
+    "phonopy": {"screening"},
+    "spglib": {"screening"},
 }
 LIGHT = {"errors", "units", "elements", "so3", "neighbors", "_installation", "_lazy"}  # work without torch
 

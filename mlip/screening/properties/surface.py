@@ -76,7 +76,8 @@ def compute(atoms: Atoms, potential: Potential, settings: Settings) -> dict[str,
         made = slab(primitive, _in_primitive(indices, vectors), settings.thickness)
         area = float(np.linalg.norm(np.cross(*made.cell.array[:2])))
         before = potential.predict(made, forces=False, stress=False).energy
-        after = settled(made, potential, settings.fmax, settings.steps, f"the surface ({name})").energy
+        after = settled(made, potential, settings.fmax, settings.steps, f"the surface ({name})",
+                        optimizer="fire").energy
         names.append(name)
         slabs.append(len(made))
         unrelaxed.append((before - len(made) * bulk) / (2 * area) * J_M2_PER_EV_A2)

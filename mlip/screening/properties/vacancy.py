@@ -44,7 +44,8 @@ class Settings:
 def compute(atoms: Atoms, potential: Potential, settings: Settings) -> dict[str, Any]:
     """Take out one atom of each inequivalent site: E(vacancy) + E(of the atom elsewhere) - E(crystal).
 
-    Vacancies are neutral, and keep the symmetry of their site as they relax.
+    Vacancies are neutral, and keep the symmetry of their site as they relax. The optimiser is FIRE: far from harmonic,
+    L-BFGS may step back and forth without end.
 
     Args:
         atoms: a relaxed crystal.
@@ -73,7 +74,8 @@ def compute(atoms: Atoms, potential: Potential, settings: Settings) -> dict[str,
         vacancy.set_constraint()
         del vacancy[int(site)]
         before = potential.predict(vacancy, forces=False, stress=False).energy
-        after = settled(vacancy, potential, settings.fmax, settings.steps, f"the vacancy of {symbol} at site {site}")
+        after = settled(vacancy, potential, settings.fmax, settings.steps, f"the vacancy of {symbol} at site {site}",
+                        optimizer="fire")
         unrelaxed.append(before + elsewhere - perfect)
         relaxed.append(after.energy + elsewhere - perfect)
     return {"supercell": list(size), "sites": sites.tolist(), "elements": symbols,

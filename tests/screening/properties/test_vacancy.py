@@ -20,9 +20,18 @@ def test_of_an_element(elements, relaxed) -> None:
     del hole[0]
     perfect = elements.predict(whole).energy / 32
     assert found["unrelaxed_energies"][0] == pytest.approx(elements.predict(hole).energy - 31 * perfect, abs=1e-8)
-    after = relax(hole, elements, fmax=0.01).energy
+    after = relax(hole, elements, fmax=0.01, optimizer="fire").energy
     assert found["lowest"] == found["formation_energies"][0] == pytest.approx(after - 31 * perfect, abs=1e-8)
     assert 0.5 < found["lowest"] < found["unrelaxed_energies"][0] < 2.0
+
+
+@pytest.mark.slow
+def test_silicon_relaxes(elements, relaxed) -> None:
+    """In this cell L-BFGS goes back and forth: after 500 steps the largest force is still 0.14 eV/A."""
+    found = compute(relaxed("Si"), elements, Settings(steps=100))
+    assert found["supercell"] == [4, 4, 4]
+    assert found["lowest"] == pytest.approx(2.955, abs=0.02)
+    assert found["lowest"] < found["unrelaxed_energies"][0] - 0.1
 
 
 def test_each_inequivalent_site_once(elements, relaxed) -> None:
