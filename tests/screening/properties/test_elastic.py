@@ -81,10 +81,10 @@ def test_atoms_relax_in_strained_cells(elements, relaxed) -> None:
 
 
 def test_results_near_those_of_dft(elements, relaxed) -> None:
-    """PBE: Zuo et al., J. Phys. Chem. A 124, 731 (2020); the model has errors of its own."""
+    """PBE: 268 GPa from the strained cells of the training data (mlearn); the model has errors of its own."""
     found = compute(relaxed("Mo"), elements, Settings())
     assert found["stable"]
-    assert found["bulk_modulus"] == pytest.approx(263, rel=0.1)
+    assert found["bulk_modulus"] == pytest.approx(268, rel=0.1)
     assert found["initial_stress"] < 0.1
     assert found["residual"] < 1.0
 
