@@ -129,7 +129,6 @@ class Sides(Group):
         theirs, ours = self.folder / "theirs.npz", self.folder / "ours.npz"
         peer.call("weights", path=str(self._peer_file), target=str(theirs))
         with np.load(theirs) as z:
-            tensors: dict[str, Any] = dict(exported(choice.create(), dict(z)))
             tensors: dict[str, Any] = exported(choice.create(), dict(z))
         np.savez(ours, **tensors)
         peer.call("fill", path=str(self._peer_file), tensors=str(ours))

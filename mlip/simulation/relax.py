@@ -67,14 +67,12 @@ def relax(atoms: Atoms, potential: Potential, *, fmax: float = 0.01, steps: int 
     moved = atoms.copy()
     moved.calc = MLIPCalculator(potential)
     moved.calc.refuse_contacts = True
-    dynamics = OPTIMIZERS[optimizer](FrechetCellFilter(moved) if cell else moved, logfile=None)
+    free = FrechetCellFilter(moved, constant_volume=constant_volume) if cell else moved
+    dynamics = OPTIMIZERS[optimizer](free, logfile=None)
     try:
         converged = bool(dynamics.run(fmax=fmax, steps=steps))
     except (NonFiniteError, CloseContactError) as error:
         raise stopped(error, f"the relaxation stopped after step {dynamics.nsteps}") from error
-    free = FrechetCellFilter(moved, constant_volume=constant_volume) if cell else moved
-    dynamics = OPTIMIZERS[optimizer](free, logfile=None)
-    converged = bool(dynamics.run(fmax=fmax, steps=steps))
     forces: NDArray[np.float64] = moved.get_forces()
     largest = float(np.linalg.norm(forces, axis=1).max(initial=0.0))
     return Relaxation(moved, converged, int(dynamics.nsteps), float(moved.get_potential_energy()), largest)

@@ -40,7 +40,6 @@ SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training 
          "08_equiformer_v3": ["--epochs", "2", "--steps", "20"],
          "10_train": ["--epochs", "1", "--steps", "20", "--seeds", "0"],
          "11_mixed_solvent": ["--angles", "0", "20", "--steps", "40"],
-         "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"]}
          "09_transip": ["--frames", "12", "--epochs", "2", "--steps", "20"],
          "13_matbench_discovery": ["--date", "2026-01-01"]}
 
