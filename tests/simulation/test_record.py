@@ -11,7 +11,7 @@ from ase.build import molecule
 from ase.constraints import FixAtoms
 from ase.io import read
 
-from mlip.checkpoints.evaluator import Evaluator
+from mlip.checkpoints import Potential
 from mlip.errors import NonFiniteError, OptionError
 from mlip.simulation import Plan, Record, run_ase, run_openmm
 from mlip.simulation.record import outputs_of
@@ -79,15 +79,15 @@ def test_a_failed_run_leaves_its_frames(binding, copper, path, engine, monkeypat
     """What was there before does not stay beside them."""
     pytest.importorskip("openmm")
     engine(copper, binding, Plan(steps=8, every=1), trajectory=path)
-    predict, calls = Evaluator.__call__, []
+    evaluate, calls = Potential.evaluate_batch, []
 
     def failing(self, *arguments, **options):
         calls.append(1)
         if len(calls) > 6:
             raise NonFiniteError("the model returned NaN")
-        return predict(self, *arguments, **options)
+        return evaluate(self, *arguments, **options)
 
-    monkeypatch.setattr(Evaluator, "__call__", failing)
+    monkeypatch.setattr(Potential, "evaluate_batch", failing)
     with pytest.raises(NonFiniteError):
         engine(copper, binding, Plan(steps=8, every=1), trajectory=path)
     assert 3 <= len(read(path, ":")) <= 6
