@@ -94,6 +94,14 @@ class WorkerError(MLIPError, RuntimeError):
     """A process that was started to be timed cannot be started, died, kept silent, or reports an error."""
 
 
+class MemoryLimitError(MLIPError, MemoryError):
+    """A structure whose evaluation is forecast to need more memory than is allowed."""
+
+
+class RelaxationError(MLIPError, ArithmeticError):
+    """A relaxation that found no minimum: not within its steps, or the cell exploded or collapsed."""
+
+
 class EngineMismatchError(MLIPError, ArithmeticError):
     """Two engines give different energies for one structure."""
 
