@@ -67,8 +67,8 @@ class BatchedModel:
     """Evaluates systems together, as many in a call as the memory allows.
 
     A system has the same bits in any company: before the first call this is tried on crystals made up for it, with the
-    calls as large as they will be. Where it does not hold - models and devices whose arithmetic depends on the size of a
-    tensor beyond what `filler` mends - each system has a call of its own.
+    calls as large as they will be. Where it does not hold - models and devices whose arithmetic depends on the size of
+    a tensor beyond what `filler` mends - each system has a call of its own.
 
     Attributes:
         potential: the model.
@@ -106,8 +106,8 @@ class BatchedModel:
     def _check_size(self, system: System) -> None:
         load = system.load
         if self.limit is not None and load > self.limit:
-            raise MemoryLimitError(f"{len(system.atoms)} atoms with {load} edges and atoms, counted as {ATOM} each, are "
-                                   f"more than the {self.limit} that the memory allows; raise the memory")
+            raise MemoryLimitError(f"{len(system.atoms)} atoms with {load} edges and atoms, counted as {ATOM} each, "
+                                   f"are more than the {self.limit} that the memory allows; raise the memory")
 
     def _calls(self, systems: Sequence[System]) -> Iterator[list[System]]:
         """Cut systems into calls, in their order; one that is too large for company has a call of its own."""
@@ -181,7 +181,7 @@ def probe(potential: Potential, atoms: int) -> Atoms:
     numbers = draw.choice(allowed, atoms)
     spacing = 2.2 * float(SIZES[numbers].max()) + 0.3
     side = int(np.ceil(atoms ** (1 / 3)))
-    grid = np.array([(i, j, k) for i in range(side) for j in range(side) for k in range(side)][:atoms], dtype=np.float64)
+    grid = np.indices((side, side, side), dtype=np.float64).reshape(3, -1).T[:atoms]
     layers = int(grid[:, 0].max()) + 1
     positions = spacing * grid + draw.normal(0.0, 0.05, grid.shape)
     return Atoms(numbers, positions, cell=spacing * np.array([layers, side, side]), pbc=True)

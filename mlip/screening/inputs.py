@@ -42,9 +42,9 @@ def read_inputs(inputs: Any) -> list[Entry]:
     """Read everything there is to screen.
 
     Args:
-        inputs: one of, or an iterable of any of these: the path of a file (any format of ASE, databases and JSON of ASE,
-            JSON of pymatgen), a folder, whose files with `ENDINGS` or names as VASP gives them are read, those of its
-            folders included, a pattern such as `"*.cif"`; ASE atoms; pymatgen structures, or anything that has
+        inputs: one of, or an iterable of any of these: the path of a file (any format of ASE, databases and JSON of
+            ASE, JSON of pymatgen), a folder, whose files with `ENDINGS` or names as VASP gives them are read, those of
+            its folders included, a pattern such as `"*.cif"`; ASE atoms; pymatgen structures, or anything that has
             `to_ase_atoms`.
 
     Returns:
@@ -70,7 +70,8 @@ def read_inputs(inputs: Any) -> list[Entry]:
 def content_hash(atoms: Atoms) -> str:
     """Return the sha256 of all that results depend on: elements, positions, cell, pbc, state, head and constraints."""
     digest = hashlib.sha256()
-    for array, kind in ((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"), (atoms.pbc, "<i8")):
+    for array, kind in ((atoms.numbers, "<i8"), (atoms.positions, "<f8"), (atoms.cell.array, "<f8"),
+                        (atoms.pbc, "<i8")):
         digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
     state = {key: str(atoms.info[key]) for key in INFO_KEYS if key in atoms.info}
     fixed = [repr(constraint.todict()) for constraint in atoms.constraints]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import hashlib
 import json
@@ -54,7 +55,7 @@ class Row:
     seconds: float = 0.0
     time: str = ""
 
-    @property
+    @builtins.property
     def key(self) -> str:
         """What is never computed twice: see `key_of`."""
         return key_of(self.hash, self.property, self.settings, self.model.get("sha256", ""))
@@ -137,5 +138,5 @@ def _row(path: Path, line: bytes) -> Row:
     try:
         return Row(**json.loads(line))
     except (TypeError, ValueError) as error:
-        raise OptionError(f"{path} holds a line that is no result of a screening ({error}); move the file away, or give "
-                          "another folder") from None
+        raise OptionError(f"{path} holds a line that is no result of a screening ({error}); move the file away, or "
+                          "give another folder") from None

@@ -16,11 +16,11 @@ NEEDS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class EnergySettings:
+class Settings:
     """There are none."""
 
 
-def compute(atoms: Atoms, potential: Potential, settings: EnergySettings) -> dict[str, Any]:
+def compute(atoms: Atoms, potential: Potential, settings: Settings) -> dict[str, Any]:
     """Evaluate one structure.
 
     Returns:

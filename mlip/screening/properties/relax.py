@@ -20,14 +20,15 @@ from mlip.simulation.relax import OPTIMIZERS
 from mlip.units import to_voigt
 
 UNITS = {"energy": "eV", "energy_per_atom": "eV/atom", "max_force": "eV/A", "max_stress": "eV/A^3", "volume": "A^3",
-         "volume_change": "1", "steps": "1"}
+         "volume_change": "", "steps": ""}
 NEEDS: tuple[str, ...] = ()
 MOST_CHANGE = 3.0  # of the volume, either way; what changes more has become another structure, or none
+NOISE = 1e-6  # eV/atom, of energies in float32
 TOLERANCE = 0.01  # A, within which symmetries are found
 
 
 @dataclass(frozen=True)
-class RelaxSettings:
+class Settings:
     """How structures are relaxed.
 
     Attributes:
@@ -53,7 +54,7 @@ class RelaxSettings:
                               f"{self.fmax!r} and {self.steps!r} were given")
 
 
-def compute(atoms: Atoms, potential: Potential, settings: RelaxSettings) -> dict[str, Any]:
+def compute(atoms: Atoms, potential: Potential, settings: Settings) -> dict[str, Any]:
     """Relax one structure.
 
     Args:
@@ -74,12 +75,12 @@ def compute(atoms: Atoms, potential: Potential, settings: RelaxSettings) -> dict
     return found
 
 
-def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: RelaxSettings
+def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: Settings
               ) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
     """Relax structures side by side and yield each, by its place, as soon as it is done or has failed.
 
-    Each has an optimiser of its own. Between two steps all those on the way are evaluated together; the place of one that
-    has come to its end is taken by the next.
+    Each has an optimiser of its own. Between two steps all those on the way are evaluated together; the place of one
+    that has come to its end is taken by the next.
 
     Args:
         structures: where they start; they are not changed.
@@ -94,7 +95,7 @@ def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: RelaxS
             place = waiting.pop(0)
             try:
                 active[place] = Relaxing(structures[place], model.potential, settings)
-            except (OptionError, MissingDependencyError):
+            except MissingDependencyError:
                 raise
             except Exception as error:  # e.g. symmetries of a structure that has none
                 yield place, error
@@ -108,7 +109,7 @@ def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: RelaxS
 class Relaxing:
     """One structure on its way to a minimum."""
 
-    def __init__(self, start: Atoms, potential: Potential, settings: RelaxSettings) -> None:
+    def __init__(self, start: Atoms, potential: Potential, settings: Settings) -> None:
         """Begin.
 
         Raises:
@@ -125,6 +126,7 @@ class Relaxing:
         self.atoms.calc = self._served = _Served()
         target = CellFilter(self.atoms) if self.crystal and settings.cell else self.atoms
         self._target, self._optimizer = target, OPTIMIZERS[settings.optimizer](target, logfile=None)
+        self._energy = np.inf
         self.system = System.of(self.atoms, potential)
         self.steps = 0
 
@@ -134,17 +136,20 @@ class Relaxing:
         return self.system.load or 128 * len(self.atoms)
 
     def advance(self, found: Prediction | Exception) -> dict[str, Any] | Exception | None:
-        """Take a step, given what the model says of the atoms; return the results, or why there are none, at the end."""
+        """Take a step, given what the model says of the atoms; at the end, return the results or why there are none."""
         if isinstance(found, Exception):
             return found
         try:
             self._served.prediction = found
-            forces: NDArray[np.float64] = self._target.get_forces()
-            if float(np.linalg.norm(forces, axis=1).max()) < self.settings.fmax:
+            largest = max(_largest(self._target.get_forces()), _largest(self.atoms.get_forces()))
+            if largest < self.settings.fmax:
                 return self._results(found)
             if self.steps == self.settings.steps:
                 raise RelaxationError(f"no minimum within {self.steps} steps; the largest force is still "
-                                      f"{np.linalg.norm(forces, axis=1).max():.3g} eV/A")
+                                      f"{largest:.3g} eV/A")
+            if found.energy > self._energy + NOISE * len(self.atoms):  # what LBFGS has learned leads astray: forget it
+                self._optimizer = OPTIMIZERS[self.settings.optimizer](self._target, logfile=None)
+            self._energy = found.energy
             self._optimizer.step()
             self.steps += 1
             self._check_volume()
@@ -157,13 +162,12 @@ class Relaxing:
             return
         change = abs(float(np.linalg.det(self.atoms.cell.array))) / self.volume
         if not 1 / MOST_CHANGE < change < MOST_CHANGE:
-            raise RelaxationError(f"the volume of the cell became {change:.3g} times what it was, in {self.steps} steps; "
-                                  "the model does not hold the structure together, or it started far from a minimum")
+            raise RelaxationError(f"the volume of the cell became {change:.3g} times what it was, in {self.steps} "
+                                  "steps; the model does not hold it together, or it started far from a minimum")
 
     def _results(self, p: Prediction) -> dict[str, Any]:
-        forces: NDArray[np.float64] = self.atoms.get_forces()
         out: dict[str, Any] = {"energy": p.energy, "energy_per_atom": p.energy / len(self.atoms),
-                               "max_force": float(np.linalg.norm(forces, axis=1).max()), "steps": self.steps}
+                               "max_force": _largest(self.atoms.get_forces()), "steps": self.steps}
         if p.stress is not None:
             out["max_stress"] = float(np.abs(p.stress).max())
         if self.crystal:
@@ -188,6 +192,10 @@ class _Served:
         if self.prediction.stress is None:
             raise RelaxationError("the cell has no volume")
         return to_voigt(self.prediction.stress)
+
+
+def _largest(forces: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(forces, axis=1).max())
 
 
 def stored(atoms: Atoms) -> dict[str, Any]:
