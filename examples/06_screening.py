@@ -1,42 +1,39 @@
-"""Screen a folder of structures: relax each, fit equations of state, print a table.
+"""Screen a folder of structures: relax each in batches, keep every result and every reason, print a table.
 
-    python examples/06_screening.py [output folder] [--model NAME] [--structures FOLDER]
+    python examples/06_screening.py [output folder] [--model NAME] [--structures FOLDER] [--properties relax,...]
 
-Without --structures a few small crystals and a molecule are made. Writes them and screening.jsonl into the output
-folder, by default a new temporary one. Run it twice with the same folder: the second time nothing is computed.
+Without --structures a few small crystals of the elements of the bundled model are made. Writes them, the store (rows/)
+and table.csv into the output folder, by default a new temporary one. Run it twice with the same folder: the second time
+nothing is computed. `mlip screen --explain ID --out FOLDER` tells all that produced a number.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk
 from ase.io import write
-from ase.spacegroup import crystal
 
 import mlip
-from mlip.screening import screen_folder, table
+from mlip.screening import screen
+from mlip.screening.properties import relax
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("output", nargs="?", type=Path, help="folder to write into")
-arguments.add_argument("--model", default="mace-acac", help="any name of `mlip models list`, or a path")
+arguments.add_argument("--model", default="gaunt-mace-elements", help="any name of `mlip models list`, or a path")
 arguments.add_argument("--structures", type=Path, help="your own folder of structures")
+arguments.add_argument("--properties", default="relax", help="names with commas between them")
 options = arguments.parse_args()
 output = options.output or Path(tempfile.mkdtemp(prefix="mlip-"))
 
 
 def make_structures(folder: Path) -> Path:
-    """Write crystals of C, H and O, one molecule, and a file that is broken."""
+    """Write crystals of six elements, one of an element the model does not know, and a file that is broken."""
     folder.mkdir(parents=True, exist_ok=True)
-    graphite = Atoms("C4", scaled_positions=[(0, 0, 0.25), (1 / 3, 2 / 3, 0.25), (0, 0, 0.75), (2 / 3, 1 / 3, 0.75)],
-                     cell=[2.46, 2.46, 6.7, 90, 90, 120], pbc=True)
-    dry_ice = crystal(["C", "O"], [(0, 0, 0), (0.118, 0.118, 0.118)], spacegroup=205,
-                      cellpar=[5.6, 5.6, 5.6, 90, 90, 90])
-    write(folder / "diamond.cif", bulk("C", "diamond", a=3.57))
-    write(folder / "graphite.cif", graphite)
-    write(folder / "dry-ice.cif", dry_ice)
-    write(folder / "acetone.xyz", molecule("CH3COCH3"))  # no crystal: relaxed, but no equation of state
+    for symbol, lattice, a in (("Ni", "fcc", 3.6), ("Cu", "fcc", 3.5), ("Li", "bcc", 3.5), ("Mo", "bcc", 3.1),
+                               ("Si", "diamond", 5.6), ("Ge", "diamond", 5.6), ("Cu", "bcc", 2.9), ("Ni", "sc", 2.5)):
+        write(folder / f"{symbol}-{lattice}.cif", bulk(symbol, lattice, a=a, cubic=True))
+    write(folder / "Au-fcc.cif", bulk("Au"))
     (folder / "broken.cif").write_text("a file that got lost on its way\n")  # must not stop the others
     return folder
 
@@ -44,13 +41,15 @@ def make_structures(folder: Path) -> Path:
 structures = options.structures or make_structures(output / "structures")
 potential = mlip.load(options.model)
 print(f"model {options.model}; elements {' '.join(potential.elements)}")
-if options.model == "mace-acac":
-    print("NOTE: this model knows one molecule, acetylacetone. Its numbers for crystals only demonstrate the\n"
-          "workflow and mean nothing; take a model made for crystals, e.g. --model mace-mp-0b3-medium.")
+table = screen(structures, potential, options.properties.split(","), output,
+               settings={"relax": relax.Settings(fmax=1e-3)})
 
-# Crystals relax with their cell, then their energy is fitted at 7 volumes from 94 to 106 %.
-# Each row is stored when it is done; a rerun computes only what is new, changed, or asked with other settings.
-rows = screen_folder(structures, potential, output / "screening.jsonl", fmax=0.02, steps=150)
-print(f"\n{table(rows)}\n")
-print(f"{sum(row.status == 'ok' for row in rows)} of {len(rows)} structures went well; "
-      f"rows in {output / 'screening.jsonl'}")
+print(f"\n{'structure':24}{'formula':>9}{'eV/atom':>12}{'A^3/atom':>10}{'steps':>7}")
+for line in table.records():
+    name = Path(line["id"]).name
+    if line["relax.status"] == "failed":
+        print(f"{name:24}{line['formula']:>9}  failed: {line['relax.reason']}")
+        continue
+    volume = "-" if line["relax.volume"] is None else f"{line['relax.volume'] / line['atoms']:.3f}"
+    print(f"{name:24}{line['formula']:>9}{line['relax.energy_per_atom']:>12.5f}{volume:>10}{line['relax.steps']:>7}")
+print(f"\n{len(table.rows) - len(table.failures)} of {len(table.rows)} results went well; table in {output / 'table.csv'}")

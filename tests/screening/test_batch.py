@@ -162,7 +162,7 @@ def test_no_minimum() -> None:
     with pytest.raises(RelaxationError, match="no minimum within 2 steps"):
         relax.compute(crystals(2)[1], potential, relax.Settings(steps=2))
     with pytest.raises(RelaxationError, match="volume"):
-        relax.compute(bulk("Cu", "fcc", a=5.6), potential, relax.Settings())
+        relax.compute(bulk("Li", "bcc", a=2.2), potential, relax.Settings())
 
 
 def test_numbers_that_are_none_stay_where_they_arise() -> None:
