@@ -52,4 +52,5 @@ for line in table.records():
         continue
     volume = "-" if line["relax.volume"] is None else f"{line['relax.volume'] / line['atoms']:.3f}"
     print(f"{name:24}{line['formula']:>9}{line['relax.energy_per_atom']:>12.5f}{volume:>10}{line['relax.steps']:>7}")
-print(f"\n{len(table.rows) - len(table.failures)} of {len(table.rows)} results went well; table in {output / 'table.csv'}")
+went_well = len(table.rows) - len(table.failures)
+print(f"\n{went_well} of {len(table.rows)} results went well; table in {output / 'table.csv'}")

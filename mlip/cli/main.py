@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mlip._installation import check_single_distribution
-from mlip.cli import analyze, bench, develop, dynamics, evaluate, inspect, simulate
-from mlip.cli import analyze, bench, develop, evaluate, inspect, screen, simulate
+from mlip.cli import analyze, bench, develop, dynamics, evaluate, inspect, screen, simulate
 from mlip.errors import MLIPError
 
 EPILOG = "Every command answers to --help. Models are names (`mlip models list`) or paths."
@@ -23,8 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"mlip-md {__version__}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", metavar="command", required=True)
-    for room in (simulate, dynamics, analyze, inspect, develop, evaluate, bench):
-    for room in (simulate, screen, analyze, inspect, develop, evaluate, bench):
+    for room in (simulate, dynamics, analyze, screen, inspect, develop, evaluate, bench):
         room.add_commands(commands)
     return top
 

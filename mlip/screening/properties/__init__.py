@@ -1,12 +1,8 @@
-"""Properties of one relaxed structure, one file each.
-
-Every file has a frozen dataclass `Settings` with sound defaults, a function `compute(atoms, potential, settings)` that
-returns JSON-compatible values, and `UNITS`, the unit of each of them. Numbers have the precision of the potential: take
-one in float64 (`potential.to(dtype="float64")`) for what comes from small differences, such as phonons.
 """One file for each property.
 
 A file `NAME.py` here is the property NAME. It has a frozen dataclass of settings; `UNITS`, the units of its results;
 `compute(atoms, potential, settings)`, which returns the results, JSON, of one structure, or raises an error that says
 why there are none; and `NEEDS`, the properties that must be done before, by default `("relax",)`: then the atoms are
-the relaxed ones.
+the relaxed ones. Numbers have the precision of the potential: take one in float64 for what comes from small
+differences, such as phonons.
 """
