@@ -19,8 +19,9 @@ def test_everything_is_there(tmp_path) -> None:
     report = quickstart(folder, steps=20, progress=False)
     assert report.relaxation.converged
     names = sorted(p.name for p in folder.iterdir())
-    assert names == ["ase.final.xyz", "ase.topology.pdb", "ase.xyz", "openmm.final.xyz", "openmm.topology.pdb",
-                     "openmm.xyz", "quickstart.png", "relaxed.xyz"]
+    endings = ("checkpoint.npz", "final.xyz", "log.csv", "topology.pdb", "xyz")
+    runs = [f"{engine}.{ending}" for engine in ("ase", "openmm") for ending in endings]
+    assert names == [*runs, "quickstart.png", "relaxed.xyz"]
     assert {p.name for p in report.files} == {n for n in names if n.count(".") == 1}
     picture = (folder / "quickstart.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
