@@ -395,7 +395,7 @@ def _openmm(options: argparse.Namespace) -> None:
 
 def _md(options: argparse.Namespace) -> None:
     from mlip.bench.choices import MACEChoice
-    from mlip.bench.engines import bench_md, table
+    from mlip.bench.openmm_peers import bench_md, table
     from mlip.io.ase import structure_of
     from mlip.io.files import read_structures
 

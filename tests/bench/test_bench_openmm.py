@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlip.bench.choices import MACEChoice, TrainedMACE
-from mlip.bench.engines import bench_md, rate
-from mlip.bench.engines import table as md_table
+from mlip.bench.openmm_peers import bench_md, rate
+from mlip.bench.openmm_peers import table as md_table
 from mlip.bench.overhead import bench_openmm, lattice, table
 from mlip.errors import OptionError
 

@@ -10,7 +10,7 @@ import openmm
 import pytest
 
 import mlip
-from mlip.bench.engine import Engine
+from mlip.bench.openmm_side import Engine
 from mlip.bench.overhead import MODEL, lattice
 from mlip.bench.sides import save_structure
 from mlip.nn.workspace import WORKSPACE

@@ -27,7 +27,7 @@ from mlip.so3.degrees import Paths
 from mlip.training import TrainingConfig, keep_freed_memory
 
 if TYPE_CHECKING:
-    from mlip.bench.engine import Engine
+    from mlip.bench.openmm_side import Engine
 
 
 class Actions:
@@ -212,7 +212,7 @@ class Actions:
 
     def engine(self, path: str) -> None:
         """Put the model into OpenMM with a structure of a file."""
-        from mlip.bench.engine import Engine  # the only one that needs OpenMM
+        from mlip.bench.openmm_side import Engine  # the only one that needs OpenMM
 
         self.engine_ = Engine(self.potential, path)
 
