@@ -52,5 +52,4 @@ for line in table.records():
         continue
     volume = "-" if line["relax.volume"] is None else f"{line['relax.volume'] / line['atoms']:.3f}"
     print(f"{name:24}{line['formula']:>9}{line['relax.energy_per_atom']:>12.5f}{volume:>10}{line['relax.steps']:>7}")
-went_well = len(table.rows) - len(table.failures)
-print(f"\n{went_well} of {len(table.rows)} results went well; table in {output / 'table.csv'}")
+print(f"\n{len(table.rows) - len(table.failures)} of {len(table.rows)} results went well; see {output / 'table.csv'}")

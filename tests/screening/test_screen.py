@@ -218,3 +218,10 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     assert whole.count("done") == 80
     keys = [row.key for row in Store(tmp_path / "killed").new()]
     assert len(set(keys)) == len(keys) == 80  # nothing was computed twice
+
+
+def test_parquet(elements: mlip.Potential, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = screen([*crystals(1), bulk("Au")], elements, ["energy"], tmp_path)
+    stored = parquet.read_table(table.write(tmp_path / "t.parquet")).to_pylist()
+    assert stored == table.records()
