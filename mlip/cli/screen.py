@@ -76,7 +76,9 @@ def _screen(options: argparse.Namespace) -> int:
 def _pool(workers: int) -> ProcessPoolExecutor:
     import multiprocessing
 
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    import torch
+
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
 
 
 def _settings(options: argparse.Namespace, names: list[str]) -> dict[str, object]:

@@ -43,7 +43,8 @@ def screen(structures: Any, potential: Potential | str | Path, properties: Seque
         settings: of properties by name, e.g. `{"relax": relax.Settings(fmax=1e-3)}`; else the defaults.
         memory: GB (10^9 bytes) each process may have; structures forecast to need more become failures. None: no limit.
         executor: processes that share the work, such as `concurrent.futures.ProcessPoolExecutor` or Parsl's
-            `ParslPoolExecutor`; they must see the folder, and the file of the model. None: this process works.
+            `ParslPoolExecutor`; they must see the folder and the file of the model, and share the processors out (`torch.set_num_threads`);
+            bits are equal for equal numbers of threads. None: this process works.
         progress: whether to show a bar with failures, rate and time left.
 
     Returns:
@@ -67,7 +68,7 @@ def screen(structures: Any, potential: Potential | str | Path, properties: Seque
     pending = run.pending()
     size = SHARD if executor is None else min(SHARD, max(16, math.ceil(len(pending) / 4)))
     shards = [Shard(str(folder), tuple(pending[i : i + size]), reference, tuple(p.name for p in chosen), values,
-                    None if memory is None else int(memory * 1e9), None if executor is None else 1)
+                    None if memory is None else int(memory * 1e9))
               for i in range(0, len(pending), size)]
     with tqdm(total=run.missing(pending), desc="screening", unit="result", disable=not progress) as bar:
         _work(shards, executor, folder, _counter(bar))

@@ -39,7 +39,6 @@ class Shard:
         properties: names, those needed first.
         settings: of each property.
         memory: bytes the process may have; None for no limit.
-        threads: of torch, in a process of its own; None leaves them as they are.
     """
 
     folder: str
@@ -48,7 +47,6 @@ class Shard:
     properties: tuple[str, ...]
     settings: Mapping[str, Any]
     memory: int | None = None
-    threads: int | None = None
 
 
 def run_shard(shard: Shard, tell: Callable[[Row], None] | None = None) -> int:
@@ -63,10 +61,6 @@ def run_shard(shard: Shard, tell: Callable[[Row], None] | None = None) -> int:
     Raises:
         MissingDependencyError, BackendError, ModelFileError: nothing can be computed this way.
     """
-    if shard.threads is not None:
-        import torch
-
-        torch.set_num_threads(shard.threads)
     return _Work(shard, tell).run()
 
 
