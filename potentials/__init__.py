@@ -4,8 +4,8 @@
 own (whole or a subset of its particles). Nothing heavy is imported before it is used: `import openmmml`
 loads `openmmml_plugin` from here.
 
-Constant pressure: the forces have no virial, so use a Monte Carlo barostat. It scales molecules, found from the bonds of
-the topology that `create_system` is given; without bonds each atom counts as a molecule: correct, with small moves.
+Constant pressure: the forces have no virial, so use a Monte Carlo barostat. It scales molecules, found from the bonds
+of the topology that `create_system` is given; without bonds each atom counts as a molecule: correct, with small moves.
 """
 
 from __future__ import annotations
