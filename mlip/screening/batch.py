@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from mlip.checkpoints import Potential, Prediction
 from mlip.checkpoints.contacts import SIZES, check_contacts
 from mlip.checkpoints.potential import split
 from mlip.elements import SYMBOLS
-from mlip.errors import MemoryLimitError, MLIPError
+from mlip.errors import MemoryLimitError, MLIPError, StructureError
 from mlip.graph import Structure
 from mlip.io.ase import require_atoms
 from mlip.neighbors import NeighborList, VerletSkin
@@ -85,8 +86,11 @@ class BatchedModel:
             limit: largest load, see `mlip.screening.memory`.
         """
         self.potential, self.limit = potential, limit
-        sizes = [size for size in SIZES_OF_CALLS if limit is None or size <= limit] or [limit or 0]
-        self.most = next((size for size in sizes if self._independent(size)), 0) if most is None else most
+        self.most = 0 if most is None else most
+        if most is None:
+            sizes = [size for size in SIZES_OF_CALLS if limit is None or size <= limit]
+            with contextlib.suppress(StructureError):  # a model that takes no crystals
+                self.most = next((size for size in sizes if self._independent(size)), 0)
 
     def __call__(self, systems: Sequence[System]) -> list[Prediction | Exception]:
         """Return a prediction, or the reason why there is none, for each system as its atoms are now."""
@@ -146,7 +150,6 @@ class BatchedModel:
 
     def _independent(self, size: int) -> bool:
         """Return whether crystals have the same bits alone and in calls of a size, wherever they stand."""
-        self.most = size
         draw = np.random.default_rng(0)
         systems = [System.of(probe(self.potential, int(n)), self.potential) for n in (1, 2, 3, 5, 8, 13, 21)]
         alone = [self._evaluate_alone(system) for system in systems]
@@ -179,7 +182,7 @@ def probe(potential: Potential, atoms: int) -> Atoms:
     draw = np.random.default_rng(atoms)
     allowed = [SYMBOLS.index(symbol) for symbol in potential.elements]
     numbers = draw.choice(allowed, atoms)
-    spacing = 2.2 * float(SIZES[numbers].max()) + 0.3
+    spacing = max(2.2 * float(SIZES[numbers].max()) + 0.3, 1.5)
     side = int(np.ceil(atoms ** (1 / 3)))
     grid = np.indices((side, side, side), dtype=np.float64).reshape(3, -1).T[:atoms]
     layers = int(grid[:, 0].max()) + 1

@@ -52,7 +52,7 @@ def forecast_of(potential: Potential) -> Forecast:
     """Measure a model on two made-up crystals and draw the line through them; takes seconds."""
     model = BatchedModel(potential, most=0)
     small, large = (_measured(model, atoms) for atoms in ATOMS)
-    per_load = max((large[1] - small[1]) / (large[0] - small[0]), 1.0)
+    per_load = max((large[1] - small[1]) / max(large[0] - small[0], 1), 1.0)
     return Forecast(max(small[1] - per_load * small[0], 0.0), per_load)
 
 
