@@ -34,9 +34,12 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "11_mixed_solvent": (["15 ML atoms", "20 degrees: in vacuum"], ["profile.csv", "profile.png", "start.pdb"]),
     "13_matbench_discovery": (["sample-10    UnknownElementError", "9 of 10 structures relaxed"],
                               ["2026-01-01-discovery.csv.gz", "2026-01-01-geo-opt.jsonl.gz"]),
+    "12_screening_folder": (["unknown-element.cif#0: no relax: UnknownElementError", "two-in-one-place.cif#0: no relax",
+                             "22 of 24 results went well"], ["report.html", "rows", "structures", "table.csv"]),
 }
 
-SHORT = {"07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
+SHORT = {"12_screening_folder": ["--properties", "relax"],
+         "07_mace_gaunt": ["--channels", "4", "--data", "nowhere"],  # training is tested below
          "08_equiformer_v3": ["--epochs", "2", "--steps", "20"],
          "10_train": ["--epochs", "1", "--steps", "20", "--seeds", "0"],
          "11_mixed_solvent": ["--angles", "0", "20", "--steps", "40"],
