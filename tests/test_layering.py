@@ -58,6 +58,7 @@ OUTSIDE: dict[str, set[str]] = {  # packages that only these rooms may import
     "matscipy": {"bench", "verify"},
     "vesin": {"bench", "verify"},
     "matplotlib": {"analysis", "screening", "simulation", "bench", "verify", "cli"},
+    "parsl": {"screening"},
     "tqdm": {"training", "checkpoints", "screening", "simulation", "verify", "bench", "cli"},
     "e3nn": {"bench"},  # the processes of other environments only, see below
     "mace": {"bench"},
