@@ -18,7 +18,7 @@ def add_commands(commands: Commands) -> None:
     screen = commands.add_parser(
         "screen", help="properties of many structures, resumable", description="Each result is stored as soon as it "
         "is known; the same command again computes what is missing. Structures that fail are listed with their reasons "
-        "and stop nothing.")
+        "and stop nothing. At the end the folder holds table.csv and report.html, a page with the table and pictures.")
     screen.add_argument("inputs", nargs="*", metavar="INPUT", help="files in any format of ASE, databases, JSON, "
                         "folders, patterns such as '*.cif'")
     screen.add_argument("--model", "-m", help="name or path of a model")
@@ -30,7 +30,12 @@ def add_commands(commands: Commands) -> None:
     screen.add_argument("--fixed-cell", action="store_true", help="relax positions only")
     screen.add_argument("--symmetry", action="store_true", help="keep the space group of each crystal")
     screen.add_argument("--memory", type=float, metavar="GB", help="that each process may have (default: no limit)")
-    screen.add_argument("--workers", type=int, default=1, help="processes, of one thread each (default: this one)")
+    workers = screen.add_mutually_exclusive_group()
+    workers.add_argument("--workers", type=int, default=1, help="processes, of one thread each (default: this one)")
+    workers.add_argument("--parsl", type=Path, metavar="FILE", help="workers: a Python file with a parsl.Config "
+                         "called `config`, such as examples/parsl_local.py")
+    screen.add_argument("--references", type=Path, metavar="FILE", help="CSV or JSON with id or formula and results, "
+                        "which the page compares with")
     screen.add_argument("--export", type=Path, action="append", default=[], metavar="FILE", help="write the table as "
                         ".csv, .parquet, .json or .db (ASE) too; may be repeated")
     screen.add_argument("--explain", metavar="ID", help="print all that produced the numbers of a structure, and stop")
@@ -46,6 +51,7 @@ def add_commands(commands: Commands) -> None:
 def _screen(options: argparse.Namespace) -> int:
     from mlip.io.files import check_target
     from mlip.screening import explain, screen
+    from mlip.screening.report import read_references, write_report
     from mlip.screening.table import ENDINGS
 
     if options.explain is not None:
@@ -58,27 +64,35 @@ def _screen(options: argparse.Namespace) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     for path in options.export:
         check_target(path, ENDINGS)
+    references = None if options.references is None else read_references(options.references)
     names = [name.strip() for name in options.properties.split(",") if name.strip()]
-    pool: AbstractContextManager[Executor | None] = nullcontext() if options.workers == 1 else _pool(options.workers)
-    with pool as executor:
+    with _pool(options) as executor:
         table = screen(options.inputs, model_of(options), names, options.out, settings=_settings(options, names),
                        memory=options.memory, executor=executor, progress=show_progress())
     for row in table.failures[:SHOWN]:
         print(f"{row.id}  {row.property}  {row.reason}")
     if len(table.failures) > SHOWN:
         print(f"... and {len(table.failures) - SHOWN} more")
-    written = [options.out / "table.csv", *(table.write(path) for path in options.export)]
+    page = write_report(table.rows, options.out / "report.html", references)
+    written = [options.out / "table.csv", page, *(table.write(path) for path in options.export)]
     print(f"{len(table.rows)} results of {len(table.entries)} structures, {len(table.failures)} failed, written to "
           f"{', '.join(map(str, written))}")
     return 0
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _pool(options: argparse.Namespace) -> AbstractContextManager[Executor | None]:
+    """Return the workers that were asked for, if any."""
+    if options.parsl is not None:
+        from mlip.screening.parsl import parsl_workers
+
+        return parsl_workers(options.parsl, options.out)
+    if options.workers == 1:
+        return nullcontext()
     import multiprocessing
 
     import torch
 
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
+    return ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
 
 
 def _settings(options: argparse.Namespace, names: list[str]) -> dict[str, object]:

@@ -45,7 +45,6 @@ def screen(structures: Any, potential: Potential | str | Path, properties: Seque
         executor: processes that share the work, such as `concurrent.futures.ProcessPoolExecutor` or Parsl's
             `ParslPoolExecutor`; they must see the folder and the file of the model, and share the processors out
             (`torch.set_num_threads`); bits are equal for equal numbers of threads. None: this process works.
-            (`torch.set_num_threads`): bits are equal for equal numbers of threads. None: this process works.
         progress: whether to show a bar with failures, rate and time left.
 
     Returns:

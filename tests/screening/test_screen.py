@@ -141,10 +141,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     write(tmp_path / "all.xyz", [*crystals(3), bulk("Au")], format="extxyz")
     out = tmp_path / "out"
     command = ["screen", str(tmp_path / "all.xyz"), "-m", "gaunt-mace-elements", "-o", str(out), "--fmax", "0.01"]
-    assert main([*command, "--export", str(out / "t.db"), "--export", str(out / "t.json")]) == 0
+    (tmp_path / "known.csv").write_text("formula,relax.energy_per_atom\nCu,-4.1\n")
+    assert main([*command, "--export", str(out / "t.db"), "--export", str(out / "t.json"), "--references",
+                 str(tmp_path / "known.csv")]) == 0
     printed = capsys.readouterr().out
     assert "UnknownElementError" in printed
     assert "4 results of 4 structures, 1 failed" in printed
+    assert str(out / "report.html") in printed
+    page = (out / "report.html").read_text()
+    assert "UnknownElementError" in page
+    assert "-4.1" in page
     lines = list(csv.DictReader((out / "table.csv").read_text().splitlines()))
     rows = json.loads((out / "t.json").read_text())
     assert [line["relax.status"] for line in lines] == ["done"] * 3 + ["failed"]
@@ -160,6 +166,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "fmax 0.01" in told
     assert "torch" in told
     for wrong in (["screen"], ["screen", "--explain", "xyz", "-o", str(out)], [*command, "--workers", "0"],
+                  [*command, "--parsl", str(out / "no.py")], [*command, "--references", str(out / "no.csv")],
                   [*command, "-p", "luck"], [*command, "-p", "energy"], [*command, "--export", str(out / "t.txt")]):
         assert main(wrong) == 2
     with pytest.raises(OptionError, match="no folder"):
