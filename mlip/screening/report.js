@@ -19,17 +19,25 @@ function complain(text) {
 const structures = data.structures.map(([id, formula, elements, atoms, failed, seconds, ...values], place) =>
   ({place, id, formula, elements, atoms, failed, seconds, values, text: `${id} ${formula}`.toLowerCase()}));
 const columns = [
-  {name: "id", key: "structure", kind: "text", width: 210, get: s => s.id},
+  {name: "id", key: "structure", kind: "text", width: 220, get: s => s.id},
   {name: "formula", key: "formula", kind: "text", width: 90, get: s => s.formula},
   {name: "atoms", key: "atoms", kind: "number", width: 70, get: s => s.atoms},
   {name: "outcome", key: "outcome", kind: "text", width: 110, get: outcome},
   ...data.columns.map((column, i) => ({...column, width: column.kind === "text" ? 130 : 104, get: s => s.values[i]})),
 ];
 for (const column of columns.filter(c => c.kind === "number")) column.show = display(column);
+// Where all structures are of one folder, the table leaves it out.
+function folderOf(ids) {
+  let folder = ids.length ? ids[0].slice(0, ids[0].lastIndexOf("/") + 1) : "";
+  while (folder && !ids.every(id => id.startsWith(folder))) folder = folder.replace(/[^/]*\/$/, "");
+  return folder;
+}
+
 function outcome(s) {
   return s.failed.length ? `failed: ${s.failed.join(", ")}` : "done";
 }
 
+const folder = folderOf(structures.map(s => s.id));
 const properties = [...new Set(data.columns.map(c => c.property))];
 const state = {sort: "", filter: "", hide: new Set(), pick: ""};
 let shown = structures;
@@ -40,7 +48,7 @@ function display(column) {
   const [low, high] = extent(values), size = Math.max(Math.abs(low), Math.abs(high)), spread = high - low || size;
   if (!values.length || values.every(Number.isInteger)) return value => String(value).replace("-", "−");
   if (size < 1e-3 || size >= 1e7) return value => short(value);
-  const decimals = Math.max(0, Math.min(6, 3 - Math.floor(Math.log10(spread))));
+  const decimals = Math.max(0, Math.min(6, 4 - Math.floor(Math.log10(spread))));
   return value => value.toFixed(decimals).replace("-", "−");
 }
 
@@ -167,7 +175,8 @@ function tableRow(s, rank, own) {
     const text = cellText(column, column.get(s)), bad = column.name === "outcome" && s.failed.length;
     const classes = bad ? `${column.kind} bad` : column.kind;
     return i ? element("td", {class: classes, title: text.length > 11 ? text : null}, text)
-             : element("td", {title: text}, element("button", {type: "button", class: "link"}, text));
+             : element("td", {title: text},
+                       element("button", {type: "button", class: "link"}, text.slice(folder.length)));
   });
   const picked = s.id === state.pick;
   return element("tr", {class: picked ? "row picked" : "row", "aria-rowindex": rank + 2, "data-id": s.id,

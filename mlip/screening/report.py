@@ -134,7 +134,7 @@ def _structure(rows: Sequence[Row], columns: Sequence[str]) -> list[Any]:
     """Return id, formula, elements, number of atoms, what failed, seconds, and the values of all columns."""
     values = {f"{row.property}.{key}": value for row in rows for key, value in row.value.items()}
     formula = next((row.formula for row in rows if row.formula), "")
-    failed = [row.property for row in rows if row.status != "done"]
+    failed = [failure["property"] for failure in _failures(rows)]
     return [rows[0].id, formula, sorted(_reduced(formula)), max(row.atoms for row in rows), failed,
             {row.property: _rounded(row.seconds, 4) for row in rows},
             *(_rounded(values.get(name), DIGITS) if _kind(values.get(name)) else None for name in columns)]
