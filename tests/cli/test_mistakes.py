@@ -14,7 +14,7 @@ from mlip.cli.main import main, parser
 
 COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("analyze",), ("models",), ("models", "list"),
             ("models", "show"), ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",),
-            ("verify", "neighbors"), ("verify", "model"), ("verify", "restart"), ("verify", "ensemble"), ("eval",),
+            ("verify", "neighbors"), ("verify", "model"), ("verify", "restart"), ("verify", "ensemble"), ("eval",), ("screen",),
             ("card",)]
 
 MISTAKES = {
