@@ -14,8 +14,8 @@ from mlip.cli.main import main, parser
 
 COMMANDS = [("quickstart",), ("predict",), ("relax",), ("md",), ("analyze",), ("models",), ("models", "list"),
             ("models", "show"), ("convert",), ("train",), ("bench",), ("bench", "neighbors"), ("verify",),
-            ("verify", "neighbors"), ("verify", "model"), ("verify", "restart"), ("verify", "ensemble"), ("eval",), ("screen",),
-            ("card",)]
+            ("verify", "neighbors"), ("verify", "model"), ("verify", "restart"), ("verify", "ensemble"), ("eval",),
+            ("screen",), ("card",)]
 
 MISTAKES = {
     "no such model": ("predict methanol.xyz -m mace-acax", "ModelNotFoundError", "did you mean mace-acac"),
