@@ -53,8 +53,9 @@ def test_a_killed_worker_changes_nothing(tmp_path) -> None:
         victim.kill()
         _, errors = process.communicate(timeout=400)
     finally:
-        for each in [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []:
+        for each in filter(lambda p: stands_in(p, tmp_path), psutil.process_iter()):  # workers outlive who started them
             each.kill()
+        process.wait()
     assert process.returncode == 0, errors
     assert len(list((tmp_path / "shared" / "rows").iterdir())) > 2  # a file of each process that worked: one came later
     alone = screen([crystals], "gaunt-mace-elements", ["relax"], tmp_path / "alone")
@@ -68,6 +69,14 @@ def writes(process: psutil.Process, folder: Path) -> bool:
     """Return whether a process has a file of the store open; workers are no children of the one that started them."""
     try:
         return any(Path(file.path).is_relative_to(folder / "rows") for file in process.open_files())
+    except psutil.Error:
+        return False
+
+
+def stands_in(process: psutil.Process, folder: Path) -> bool:
+    """Return whether a process was started in a folder."""
+    try:
+        return Path(process.cwd()) == folder
     except psutil.Error:
         return False
 
