@@ -49,6 +49,8 @@ class Computation:
         self.settings = settings
         self._lock = threading.Lock()
         self.evaluator: Evaluator | None = None
+        self._step: int | None = -1  # that was taken before the last call; None where nobody tells
+        self._lowest = torch.tensor(torch.inf)  # eV, energy since then
         if potential is not None:
             self._prepare(potential)
 
@@ -70,7 +72,7 @@ class Computation:
             NonFiniteError, TopologyError, ModelFileError, ModelNotFoundError, StructureError: see `evaluate`.
         """
         positions = _nanometers(state.getPositions(asNumpy=True)) / NM_PER_ANGSTROM
-        energy, forces = self._evaluate(positions, self._box(state))  # in numpy: some calls of torch cost 0.1 ms
+        energy, forces = self._evaluate(positions, self._box(state), step=state.getStepCount())
         return energy.item() * KJ_PER_MOL_PER_EV, forces.cpu().numpy() * KJ_PER_MOL_NM_PER_EV_A
 
     def evaluate(self, positions: torch.Tensor, box: NDArray[np.float64] | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,7 +89,8 @@ class Computation:
             NonFiniteError: positions or results are NaN or infinite; names the particles of the System.
             TopologyError: the System has another number of particles.
             ModelFileError, ModelNotFoundError: the model of a copied force cannot be found again.
-            CloseContactError: atoms closer than real ones come.
+            CloseContactError: atoms closer than real ones come, at the first call, after a step, or where the energy is
+                the lowest since: what else a minimiser tries it takes back.
             StructureError: a collapsed box.
         """
         r = positions.detach().to(torch.float64) / NM_PER_ANGSTROM
@@ -96,22 +99,28 @@ class Computation:
         return energy.to(positions.device), forces.to(positions.device).contiguous()
 
     def _evaluate(self, positions: NDArray[np.float64], box: NDArray[np.float64] | None,
-                  there: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+                  there: torch.Tensor | None = None, step: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return energy and forces, eV and eV/A, on the device of the model.
 
         Args:
             positions: [N, 3], A.
             box: [3, 3], nm.
             there: the positions as a tensor, where they may be on the device of the model already.
+            step: steps that were taken, where that is known.
         """
         with self._lock:
             try:
                 evaluator = self.evaluator or self._prepare(resolve(self.reference))
                 self._check(positions)
+                tried, self._step = self._step == step, step  # no step was taken: a minimiser may try anything
+                evaluator.refuse_contacts = not tried
                 cell = self._template.cell if box is None else box / NM_PER_ANGSTROM
                 structure = replace(self._template, positions=positions, cell=cell)
                 on_device = None if there is None else there.to(evaluator.potential.device)
                 energy, forces = evaluator.tensors(structure, on_device)
+                if tried and bool(energy < self._lowest):  # it will stay there
+                    evaluator.check_contacts(structure)
+                self._lowest = torch.minimum(energy, self._lowest) if tried else energy
                 return energy - self._offset, forces
             except MLIPError as error:  # OpenMM keeps only the text
                 error.args = (f"{type(error).__name__}: {error}{self._in_system(error)}",)

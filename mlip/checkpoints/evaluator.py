@@ -61,6 +61,10 @@ class Evaluator:
             split(result, [structure])
         return result.energy[0], result.forces
 
+    def check_contacts(self, structure: Structure) -> None:
+        """Raise `CloseContactError` where atoms are closer than real ones come."""
+        check_contacts(structure, self.skin.update(structure.positions, structure.cell, structure.pbc))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.potential, self.skin.skin, self.refuse_contacts)
 

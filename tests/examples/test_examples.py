@@ -18,7 +18,8 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
     "01_single_point": (["energy ", "largest force", "O-H length"], []),
     "02_relaxation": (["converged: True", "O6-H11"], ["relaxed.xyz"]),
     "03_ase_dynamics": (["NVE: 41 frames", "NVT: 21 frames"],
-                        ["nve.traj", "nvt.final.xyz", "nvt.topology.pdb", "nvt.xyz"]),
+                        ["nve.traj", "nvt.checkpoint.npz", "nvt.final.xyz", "nvt.log.csv", "nvt.topology.pdb",
+                         "nvt.xyz"]),
     "04_openmm_dynamics": (["40 frames", "total energy varies"], ["energies.csv", "molecule.pdb", "trajectory.dcd"]),
     "05_mixed_ml_mm": (["15 ML atoms", "energy of the molecule"], ["energies.csv", "start.pdb"]),
     "06_screening": (["Cu-fcc.cif#0", "failed: StructureError", "failed: UnknownElementError", "8 of 10 results"],
@@ -28,7 +29,8 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {  # words of the output, fil
                          ["crystal.pdb", "cu", "energies.csv", "relaxed.xyz", "trajectory.dcd"]),
     "09_transip": (["before training", "after training", "averaged over the 24 rotations", "MACE     drift",
                     "energy_rot_std_mev_per_atom", "TransIP  drift"],
-                   ["acac", "frames.final.xyz", "frames.topology.pdb", "frames.xyz"]),
+                   ["acac", "frames.checkpoint.npz", "frames.final.xyz", "frames.log.csv", "frames.topology.pdb",
+                    "frames.xyz"]),
     "10_train": (["structures", "# gaunt-mace-copper", "steps of 256 atoms"],
                  ["crystal.pdb", "energies.csv", "recipe.toml", "run", "test.xyz", "train.xyz", "trajectory.dcd"]),
     "11_mixed_solvent": (["15 ML atoms", "20 degrees: in vacuum"], ["profile.csv", "profile.png", "start.pdb"]),
@@ -62,7 +64,7 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_all_are_known() -> None:
-    assert [path.stem for path in EXAMPLES] == list(EXPECTED)
+    assert [path.stem for path in EXAMPLES] == sorted(EXPECTED)
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))

@@ -13,6 +13,7 @@ import pytest
 
 import mlip
 from mlip.potentials import create_force, create_system
+from mlip.simulation.quickstart import acetylacetone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,3 +103,13 @@ def test_the_minimiser_returns(platform, what) -> None:
     assert text.startswith("NonFiniteError")
     assert "[0, 1, 2]" in text
     assert float(seconds) < 1.0
+
+
+def test_a_minimiser_may_try_long_steps(omm) -> None:
+    """Its first steps go far beyond what any molecule is; it takes them back."""
+    atoms = acetylacetone()
+    system = create_system(omm.topology(atoms.numbers), "mace-acac", dtype="float64")
+    context = omm.context(system, atoms.positions)
+    before = omm.results(context)[0]
+    openmm.LocalEnergyMinimizer.minimize(context, 5.0, 50)
+    assert omm.results(context)[0] < before
