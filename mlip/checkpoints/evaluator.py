@@ -12,7 +12,7 @@ from mlip.checkpoints.committee import Committee, CommitteePrediction
 from mlip.checkpoints.contacts import check_contacts
 from mlip.checkpoints.potential import Potential, Prediction, split
 from mlip.graph import Structure
-from mlip.neighbors import VerletSkin
+from mlip.neighbors import NeighborList, VerletSkin
 
 
 class Evaluator:
@@ -37,9 +37,7 @@ class Evaluator:
 
     def __call__(self, structure: Structure, *, forces: bool = True, stress: bool = True) -> Prediction:
         """Return the prediction for the structure; see `Potential.evaluate` for the errors."""
-        edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
-        if self.refuse_contacts:
-            check_contacts(structure, edges)
+        edges = self._edges(structure, self.refuse_contacts)
         return self.potential.evaluate([structure], forces=forces, stress=stress, edges=[edges])[0]
 
     def tensors(self, structure: Structure, positions: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,9 +50,7 @@ class Evaluator:
         Raises:
             NonFiniteError: the model returned NaN or infinity; names the atoms. Further those of `Potential.evaluate`.
         """
-        edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
-        if self.refuse_contacts:
-            check_contacts(structure, edges)
+        edges = self._edges(structure, self.refuse_contacts)
         result = self.potential.evaluate_batch([structure], stress=False, edges=[edges], positions=positions)
         assert result.forces is not None
         if not math.isfinite((result.energy.sum() + result.forces.sum()).item()):  # one number leaves the device
@@ -63,7 +59,13 @@ class Evaluator:
 
     def check_contacts(self, structure: Structure) -> None:
         """Raise `CloseContactError` where atoms are closer than real ones come."""
-        check_contacts(structure, self.skin.update(structure.positions, structure.cell, structure.pbc))
+        self._edges(structure, True)
+
+    def _edges(self, structure: Structure, refuse_contacts: bool) -> NeighborList:
+        edges = self.skin.update(structure.positions, structure.cell, structure.pbc)
+        if refuse_contacts:
+            check_contacts(structure, edges)
+        return edges
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.potential, self.skin.skin, self.refuse_contacts)
