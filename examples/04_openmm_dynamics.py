@@ -28,7 +28,7 @@ for i, symbol in enumerate(atoms.symbols):
 positions = atoms.positions * 0.1
 
 # 2. A System whose only interaction is the model. It has no constraints and needs no force field;
-#    bonds in the topology would not matter. A box in the topology makes it periodic.
+#    bonds in the topology would only tell a barostat which atoms are one molecule. A box makes it periodic.
 system = create_system(topology, "mace-acac", dtype="float64")
 integrator = openmm.VerletIntegrator(0.5 * unit.femtoseconds)
 simulation = app.Simulation(topology, system, integrator)
