@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,13 @@ class Broken:
     """Settings of nothing."""
 
 
-def test_refused(elements: mlip.Potential, tmp_path: Path, mace: mlip.Potential) -> None:
+def test_refused(elements: mlip.Potential, tmp_path: Path, family_of: Callable[[str], mlip.Potential]) -> None:
     for options in ({"properties": ["luck"]}, {"properties": []}, {"memory": 0.0}, {"settings": {"eos": Broken()}},
                     {"settings": {"relax": Broken()}}):
         with pytest.raises(OptionError):
             screen(crystals(1), elements, out=tmp_path / "out", **options)
     with ProcessPoolExecutor(1) as pool, pytest.raises(OptionError, match="never saved"):
-        screen(crystals(1), mace, out=tmp_path / "out", executor=pool)
+        screen(crystals(1), family_of("mace"), out=tmp_path / "out", executor=pool)
 
 
 def test_every_property_is_described() -> None:
@@ -195,14 +196,15 @@ from ase.io import read
 from mlip.screening import screen
 from mlip.screening.properties import relax
 potential, atoms = mlip.load("gaunt-mace-elements"), read(sys.argv[1], ":")
-kills, draw, most = 0, random.Random(0), int(sys.argv[2])
+kills, draw, most, whole = 0, random.Random(0), int(sys.argv[2]), 0.0
 for out, limit in (("whole", 0), ("killed", most)):
     while True:
+        begin = time.monotonic()
         child = os.fork()
         if not child:
             screen(atoms, potential, ["relax", "energy"], out, settings={"relax": relax.Settings(fmax=1e-3)})
             os._exit(0)
-        end = time.monotonic() + draw.uniform(0.0, 8.0)
+        end = begin + draw.uniform(0.0, 0.5 * whole)
         while kills < limit and time.monotonic() < end and os.waitpid(child, os.WNOHANG)[0] == 0:
             time.sleep(0.01)
         if kills < limit and time.monotonic() >= end:
@@ -214,6 +216,7 @@ for out, limit in (("whole", 0), ("killed", most)):
             os.waitpid(child, 0)
         except ChildProcessError:
             pass
+        whole = time.monotonic() - begin
         break
 print(kills)
 """
