@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mlip.nn.linear import PathLinear
 from mlip.nn.workspace import WORKSPACE
 from mlip.ops import Backend, Edges, edge_convolution, use_compiled
-from mlip.ops.edge_convolution import convolve, convolve_backward, split
+from mlip.ops.edge_convolution import convolve, convolve_backward
 from mlip.so3.degrees import Paths
 
 BLOCK = 64 << 20  # bytes of radial weights in a block: in a large one, more pairs have both their edges
@@ -94,12 +94,11 @@ class RadialNetwork(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """What a radial convolution is made of, beside its tensors; its messages are multiplied by `scale`."""
+    """What a radial convolution is made of, beside its tensors."""
 
     network: RadialNetwork
     linear: PathLinear
     paths: Paths
-    scale: float
     edges: Edges
     blocks: Sequence[Block]
 
@@ -111,7 +110,7 @@ class Layer:
         """Return the messages by ops that can be differentiated again."""
         weights = self.weights(radial, features.shape[2])
         messages = edge_convolution(features, harmonics, weights, self.edges, self.paths, backend)
-        return self.linear(messages, self.scale)  # type: ignore[no-any-return]
+        return self.linear(messages)  # type: ignore[no-any-return]
 
 
 def radial_convolution(features: Tensor, harmonics: Tensor, radial: Tensor, layer: Layer, backend: Backend) -> Tensor:
@@ -144,12 +143,12 @@ class _Blocked(torch.autograd.Function):
             made = _Weights(layer, _rows(radial, block.pairs), channels)
             flat = convolve(_rows(features, block.atoms), block.edge_rows(harmonics), made.weights, block.edges,
                             layer.paths)
-            out.append(layer.linear(split(flat, len(block.edges.offsets) - 1, channels, layer.paths), layer.scale))
+            out.append(layer.linear.joined(flat))
             if keep:
                 ctx.kept[i] = made
             else:
                 made.give_back()
-        return torch.cat(out)
+        return out[0] if len(out) == 1 else torch.cat(out)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -164,7 +163,7 @@ class _Blocked(torch.autograd.Function):
         for block, known in zip(layer.blocks, kept, strict=True):
             made = known or _Weights(layer, _rows(radial, block.pairs), features.shape[2])
             dweights = WORKSPACE.take(tuple(made.weights.shape), features)
-            upstream = layer.linear.transposed(g[block.receivers[0] : block.receivers[1]], layer.scale)
+            upstream = layer.linear.transposed(g[block.receivers[0] : block.receivers[1]])
             part, dy_block = convolve_backward(
                 _rows(features, block.atoms), block.edge_rows(harmonics), made.weights, upstream, by_features,
                 block.edges, layer.paths, dweights.tensor)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlip.nn.linear import SILU_SCALE, normal
+from mlip.nn.merged import Merged
 
 
 def polynomial_cutoff(r: Tensor, cutoff: float | Tensor, power: int) -> Tensor:
@@ -71,36 +72,35 @@ class RadialMLP(nn.Module):
         super().__init__()
         self.weights = nn.ParameterList(
             nn.Parameter(normal(a, b)) for a, b in pairwise(widths))
+        self.merged = Merged()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [K, widths[-1]] for x [K, widths[0]]."""
-        out: Tensor = self._hidden(x) @ self._last()
-        return out
-
-    def _hidden(self, x: Tensor) -> Tensor:
-        """Return what the last layer multiplies."""
-        for layer in range(len(self.weights) - 1):
-            x = nn.functional.silu(x @ self._matrix(layer))
-        return x
-
-    def _last(self) -> Tensor:
-        return self._matrix(len(self.weights) - 1)
-
-    def _matrix(self, layer: int) -> Tensor:
-        """Return the weights of a layer with all constants: it multiplies plain silu."""
-        weight: Tensor = self.weights[layer]
-        return weight * ((SILU_SCALE if layer else 1.0) / sqrt(weight.shape[0]))
+        *hidden, last = self.merged(_with_constants, *self.weights)
+        for matrix in hidden:
+            x = nn.functional.silu(x @ matrix)
+        return torch.mm(x, last)
 
     def evaluate_into(self, x: Tensor, out: Tensor) -> Any:
         """Write `forward(x)` into `out` and return what `differentiate` needs; weights are constants."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            hidden = self._hidden(x)
-        torch.mm(hidden.detach(), self._last().detach(), out=out)
-        return x, hidden
+        *hidden, last = self.merged(_with_constants, *self.weights)
+        before = []
+        for matrix in hidden:
+            before.append(x @ matrix)
+            x = nn.functional.silu(before[-1])
+        torch.mm(x, last, out=out)
+        return before
 
-    def differentiate(self, state: Any, g: Tensor) -> Tensor:
+    def differentiate(self, before: Any, g: Tensor) -> Tensor:
         """Return the derivative by x of what has the derivative `g` by `forward(x)`."""
-        x, hidden = state
-        dx: Tensor = torch.autograd.grad(hidden, x, g @ self._last().detach().T)[0]
-        return dx
+        *hidden, last = self.merged(_with_constants, *self.weights)
+        g = g @ last.T
+        for x, matrix in zip(reversed(before), reversed(hidden), strict=True):
+            g = torch.ops.aten.silu_backward(g, x) @ matrix.T
+        return g
+
+
+def _with_constants(*weights: Tensor) -> tuple[Tensor, ...]:
+    """Return the matrices of all layers with all constants: they multiply plain silu."""
+    return tuple(weight * ((SILU_SCALE if layer else 1.0) / sqrt(weight.shape[0]))
+                 for layer, weight in enumerate(weights))

@@ -30,7 +30,7 @@ _HERMITE = ((1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 
 
 class TableNetwork(nn.Module):
-    """Stands in the place of a radial network; its input is that of `RadialTables.forward`."""
+    """Stands in the place of a radial network; its inputs are what `RadialTables.forward` returns."""
 
     coefficients: Tensor  # [slots * INTERVALS, 6, columns]
 
@@ -42,25 +42,20 @@ class TableNetwork(nn.Module):
         self.register_buffer("coefficients", torch.empty(0, len(_HERMITE), columns))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return [K, columns] for rows (distance in A, slot of the kind of pair), [K, 2]."""
-        return radial_table(*self._place(inputs), self.coefficients, self.backend)
-
-    def _place(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return where in its interval each distance lies, from 0 to 1, and the row of the interval."""
-        x, slot = inputs[:, 0] / self.width, inputs[:, 1].detach().long()
-        interval = x.detach().long().clamp(0, INTERVALS - 1)
-        return x - interval, slot * INTERVALS + interval
+        """Return [K, columns] for rows (place within the interval, from 0 to 1, and row of the interval), [K, 2]."""
+        return radial_table(inputs[:, 0], inputs[:, 1].detach().long(), self.coefficients, self.backend)
 
     def evaluate_into(self, inputs: Tensor, out: Tensor) -> Any:
         """Write `forward(inputs)` into `out` and return what `differentiate` needs."""
-        t, row = self._place(inputs.detach())
-        torch.ops.mlip.radial_table_into(t, row, self.coefficients, out)
-        return t, row
+        place, row = inputs[:, 0].contiguous(), inputs[:, 1].long()
+        torch.ops.mlip.radial_table_into(place, row, self.coefficients, out)
+        return place, row
 
     def differentiate(self, state: Any, g: Tensor) -> Tensor:
         """Return the derivative by the inputs of what has the derivative `g` by `forward(inputs)`."""
-        slope = torch.ops.mlip.radial_table_backward(*state, self.coefficients, g) / self.width
-        return torch.stack([slope, torch.zeros_like(slope)], dim=1)
+        slopes = g.new_zeros(len(g), 2)
+        slopes[:, 0] = torch.ops.mlip.radial_table_backward(*state, self.coefficients, g)
+        return slopes
 
     def make(self, jets: Tensor, middle: Tensor) -> tuple[Tensor, float]:
         """Return the table of one kind of pair and its error, relative to the largest value.
@@ -124,7 +119,9 @@ class RadialTables(nn.Module):
                     if self.slots[kind] < 0:  # no other thread has made it meanwhile
                         self._tabulate(kind)
             slots = self.slots[kinds]
-        return torch.cat([r, slots.to(r.dtype).unsqueeze(1)], dim=1)
+        x = r * (INTERVALS / self.cutoff)
+        interval = x.detach().long().clamp(0, INTERVALS - 1)
+        return torch.cat([x - interval, (interval + INTERVALS * slots.unsqueeze(1)).to(r.dtype)], dim=1)
 
     def _tabulate(self, kind: int) -> None:
         knots = torch.linspace(0, self.cutoff, INTERVALS + 1, dtype=torch.float64, device="cpu")

@@ -58,6 +58,7 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> Sabotage:
 
     places = {"messages": ["mlip.ops.edge_convolution._convolve"],
               "reference": ["mlip.ops.edge_convolution._reference"],
+              "linear": ["mlip.nn.linear.degree_linear"],
               "forces": ["mlip.nn.convolution.convolve_backward"],
               "harmonics": ["mlip.models.mace.model.spherical_harmonics",
                             "mlip.models.equiformer_v3.neighbourhood.spherical_harmonics"],
@@ -246,7 +247,7 @@ class TestPiece:
 @needs_kernels
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 class TestMismatch:
-    @pytest.mark.parametrize("what", ["messages", "forces", "harmonics", "contraction", "reference"])
+    @pytest.mark.parametrize("what", ["messages", "linear", "forces", "harmonics", "contraction", "reference"])
     def test_is_an_error_with_numbers(self, any_mace: mlip.Potential, sabotage: Sabotage, dtype: str,
                                       what: str) -> None:
         sabotage(what, 1 + {"float64": 1e-6, "float32": 1e-1}[dtype])

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlip.ops import Edges
+from mlip.ops import Edges, Rows, joined
 from mlip.ops._library import LIBRARY
+from mlip.ops.degree_linear import table
 from mlip.ops.sphere_tables import Form, octant_powers, product_table
 from mlip.ops.tables import path_tables
 from mlip.so3.degrees import Paths
@@ -74,6 +75,23 @@ class TestOperators:
                 operators.sphere_powers_backward(*wrong)
         with pytest.raises(RuntimeError, match="mlip: "):
             operators.sphere_powers_jvp(x, v[:2], *rest)
+
+    def test_degree_linear(self) -> None:
+        rows, out = Rows((3, 3), 9), Rows((2, 4))
+        x, weights = numbers(0, 5, 9, 3).requires_grad_(), joined([numbers(1, 2, 3, 2), numbers(2, 2, 3, 4)])
+        kinds, none, tables = torch.tensor([0, 1, 1, 0, 1]), torch.empty(0).long(), (table(rows, out), table(out, rows))
+        check(torch.ops.mlip.degree_linear.default, (x, *weights, kinds, *tables, rows.width, out.width))
+        check(torch.ops.mlip.degree_linear.default, (x, *weights, none, *tables, rows.width, out.width))
+        for wrong in ((x.float(), *weights, kinds, *tables, 27, 14),
+                      (x, *weights, kinds, *(t[0] for t in tables), 27, 14),
+                      (x, weights[0][0], weights[1], kinds, *tables, 27, 14),
+                      (x, *weights, kinds + 1, *tables, 27, 14), (x, *weights, kinds - 1, *tables, 27, 14),
+                      (x, *weights, kinds[:4], *tables, 27, 14), (x, *weights, kinds.int(), *tables, 27, 14),
+                      (x, *weights, kinds, tables[0][:, :11], tables[1], 27, 14), (x, *weights, none, *tables, 26, 14),
+                      (x, *weights, kinds, tables[0] + 1, tables[1], 27, 14), (x, *weights, kinds, *tables, 27, 13),
+                      (x, *weights, kinds, -tables[0], tables[1], 27, 14), (x, *weights, kinds, *tables, 0, 14)):
+            with pytest.raises(RuntimeError, match="mlip: "):
+                torch.ops.mlip.degree_linear(*wrong)
 
     def test_radial_table(self) -> None:
         t, interval = torch.rand(7, requires_grad=True), torch.tensor([0, 3, 3, 1, 2, 0, 0])

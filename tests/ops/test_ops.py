@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import itertools
@@ -18,6 +19,7 @@ import torch
 from scipy.special import lpmv
 from torch import Tensor
 
+from mlip.nn.linear import ElementLinear
 from mlip.ops import (
     Backend,
     Edges,
@@ -294,7 +296,26 @@ def unpacked(packed: Tensor, frame: EdgeFrame) -> Tensor:
     return out
 
 
+def linear(atoms: int, edges: int, degree: int = 2, channels: int = 3) -> Problem:
+    torch.manual_seed(3)
+    single, kind = ElementLinear(2, degree, channels).requires_grad_(False), torch.arange(atoms) % 2
+    layer = copy.deepcopy(single).double()
+
+    def call(x: Tensor, backend: Backend) -> Tensor:
+        out: Tensor = (layer if x.dtype == torch.float64 else single)(x, kind, backend)
+        return out
+
+    def slow(x: Tensor) -> Tensor:
+        out = torch.zeros(atoms, size(degree), channels, dtype=x.dtype)
+        for n, l in ((n, l) for n in range(atoms) for l in range(degree + 1)):
+            out[n, block(l)] = x[n, block(l)] @ layer.weight[kind[n], l].to(x.dtype) / math.sqrt(2 * channels)
+        return out
+
+    return Problem((numbers(5, atoms, size(degree + 1), channels),), call, slow)
+
+
 OPS: dict[str, Callable[..., Problem]] = {
+    "degree_linear": linear,
     "spherical_harmonics": harmonics, "edge_convolution": convolution,
     "gaunt_convolution": partial(convolution, gaunt=True), "symmetric_contraction": contraction,
     "radial_table": table, "sparse_product": product, "sphere_powers": powers, "gaunt_polynomial": polynomial,
@@ -309,6 +330,7 @@ VARIANTS: list[dict[str, int]] = [
     {"l_in": 1, "l_edge": 5, "l_out": 5, "channels": 2, "lmax": 0, "mmax": 0, "degree": 6},
 ]
 SMALL: dict[str, Callable[[], Problem]] = {  # for derivatives, whose number grows with the square of the size
+    "degree_linear": lambda: linear(2, 0, degree=1, channels=2),
     "spherical_harmonics": lambda: harmonics(0, 2, degree=3),
     "edge_convolution": lambda: convolution(2, 3, channels=1),
     "gaunt_convolution": lambda: convolution(2, 3, channels=1, gaunt=True),

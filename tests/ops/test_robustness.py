@@ -250,8 +250,8 @@ class TestBlocks:
         monkeypatch.setattr("mlip.nn.convolution.BLOCK", block)
         counts = [sum(l3 == l for _, _, l3 in PATHS.triples) for l in range(3)]
         network = RadialMLP([4, 8, PATHS.weights * 3]).double().requires_grad_(False)
-        linear, edges = PathLinear(counts, 3).double().requires_grad_(False), graph(6, 60)
-        layer = Layer(network, linear, PATHS, 0.5, edges, blocks_of(edges, 60, PATHS.weights * 3 * 8))
+        linear, edges = PathLinear(counts, 3, 0.5).double().requires_grad_(False), graph(6, 60)
+        layer = Layer(network, linear, PATHS, edges, blocks_of(edges, 60, PATHS.weights * 3 * 8))
         assert (len(layer.blocks) > 1) == (block == 4000)
         x = [t.requires_grad_() for t in (numbers(0, 6, 4, 3), numbers(1, 60, 9), numbers(2, 60, 4))]
         out = radial_convolution(*x, layer, "auto")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mlip.models.mace.config import MACEConfig
 from mlip.nn.convolution import Block, Layer, radial_convolution
 from mlip.nn.linear import SILU_SCALE, DegreeLinear, ElementLinear, PathLinear, normal
+from mlip.nn.merged import Merged
 from mlip.nn.radial import RadialMLP
 from mlip.ops import Backend, Edges, symmetric_contraction
 from mlip.so3.degrees import Paths
@@ -52,29 +53,29 @@ class Interaction(nn.Module):
         super().__init__()
         kind = config.layer_interaction(layer)
         lmax_in = 0 if layer == 0 else config.layer_lmax(layer - 1)
-        self.residual = kind.endswith("residual")
-        self.avg_num_neighbors = config.avg_num_neighbors
+        self.residual, density = kind.endswith("residual"), kind.startswith("density")
         self.paths = Paths.all(lmax_in, config.edge_lmax, config.edge_lmax, config.gaunt_convolution)
         elements = len(config.atomic_numbers)
         skip_lmax = min(lmax_in, config.layer_lmax(layer)) if self.residual else config.edge_lmax
         self.linear_up = DegreeLinear(lmax_in, config.channels)
         self.radial = RadialMLP([config.num_bessel, *config.radial_mlp, self.paths.weights * config.channels])
-        self.linear = PathLinear([*self.paths.slots.values()], config.channels)
+        scale = 1.0 if density else 1 / config.avg_num_neighbors
+        self.linear = PathLinear([*self.paths.slots.values()], config.channels, scale)
         self.skip = ElementLinear(elements, skip_lmax, config.channels)
-        self.density = RadialMLP([config.num_bessel, 1]) if kind.startswith("density") else None
+        self.density = RadialMLP([config.num_bessel, 1]) if density else None
 
     def forward(self, features: Tensor, neighbours: Neighbours, elements: Tensor,
                 backend: Backend) -> tuple[Tensor, Tensor | None]:
         """Return messages [N, (edge_lmax+1)^2, C] and, for residual kinds, the skip [N, (l+1)^2, C]."""
-        skip = self.skip(features, elements) if self.residual else None
-        scale = 1 / self.avg_num_neighbors if self.density is None else 1.0
-        layer = Layer(self.radial, self.linear, self.paths, scale, neighbours.edges, neighbours.blocks)
-        messages = radial_convolution(self.linear_up(features), neighbours.harmonics, neighbours.radial, layer, backend)
+        skip = self.skip(features, elements, backend) if self.residual else None
+        layer = Layer(self.radial, self.linear, self.paths, neighbours.edges, neighbours.blocks)
+        messages = radial_convolution(self.linear_up(features, backend), neighbours.harmonics, neighbours.radial, layer,
+                                      backend)
         if self.density is not None:
             density = torch.tanh(self.density(neighbours.radial) ** 2)
             messages = messages / (neighbours.sum_on_receivers(density) + 1).unsqueeze(-1)
         if skip is None:
-            messages = self.skip(messages, elements)
+            messages = self.skip(messages, elements, backend)
         return messages, skip
 
 
@@ -98,7 +99,7 @@ class Product(nn.Module):
         flat = list(self.weights)
         weights = [flat[l * self.orders : (l + 1) * self.orders] for l in range(self.lmax_out + 1)]
         product = symmetric_contraction(messages, weights, elements, self.lmax_in, backend)
-        return add_skip(self.linear(product), skip)
+        return add_skip(self.linear(product, backend), skip)
 
 
 def add_skip(features: Tensor, skip: Tensor | None) -> Tensor:
@@ -117,8 +118,7 @@ class LinearReadout(nn.Module):
 
     def forward(self, features: Tensor, head: Tensor) -> Tensor:
         """Return [N] for features [N, (l m), C] and the head of each atom [N]."""
-        energies = features[:, 0] @ (self.weight / sqrt(self.weight.shape[0]))
-        return energies.gather(1, head.unsqueeze(1)).squeeze(1)
+        return _of_head(features[:, 0] @ (self.weight / sqrt(self.weight.shape[0])), head)
 
 
 class NonLinearReadout(nn.Module):
@@ -129,11 +129,21 @@ class NonLinearReadout(nn.Module):
         heads = len(config.heads)
         self.hidden = nn.Parameter(normal(heads, config.channels, config.readout_width))
         self.output = nn.Parameter(normal(heads, config.readout_width))
+        self.merged = Merged()
 
     def forward(self, features: Tensor, head: Tensor) -> Tensor:
         """Return [N] for features [N, (l m), C] and the head of each atom [N]."""
-        heads, channels, width = self.hidden.shape
-        hidden = torch.einsum("nc,hcw->nhw", features[:, 0], self.hidden / sqrt(channels))
-        activated = SILU_SCALE * nn.functional.silu(hidden)
-        energies = torch.einsum("nhw,hw->nh", activated, self.output / sqrt(heads * width))
-        return energies.gather(1, head.unsqueeze(1)).squeeze(1)
+        hidden, output = self.merged(_of_all_heads, self.hidden, self.output)
+        return _of_head(nn.functional.silu(features[:, 0] @ hidden) @ output, head)
+
+
+def _of_all_heads(hidden: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the matrices [C, H w] and [H w, H] of all heads, with all constants."""
+    heads, channels, width = hidden.shape
+    scaled = output * (SILU_SCALE / sqrt(heads * width))
+    return hidden.permute(1, 0, 2).flatten(1) / sqrt(channels), torch.block_diag(*scaled).T  # type: ignore[no-untyped-call]
+
+
+def _of_head(energies: Tensor, head: Tensor) -> Tensor:
+    """Return [N] of energies [N, H] of all heads."""
+    return energies.squeeze(1) if energies.shape[1] == 1 else energies.gather(1, head.unsqueeze(1)).squeeze(1)

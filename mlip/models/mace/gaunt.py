@@ -43,7 +43,7 @@ class GauntProduct(nn.Module):
         product = gaunt_polynomial(messages, weights, elements, self.normalization, backend=backend)
         if self.brackets is not None:
             product = product + self.brackets(messages, elements, backend)
-        return add_skip(self.linear(product), skip)
+        return add_skip(self.linear(product, backend), skip)
 
 
 class Brackets(nn.Module):
@@ -74,7 +74,7 @@ class Brackets(nn.Module):
 
     def forward(self, messages: Tensor, elements: Tensor, backend: Backend) -> Tensor:
         """Return [N, (lmax_out+1)^2, C] for messages [N, (lmax+1)^2, C]."""
-        u = sparse_product(messages, self.mix(messages), self.bracket, backend)
+        u = sparse_product(messages, self.mix(messages, backend), self.bracket, backend)
         weights = by_component(self.weights[elements])
         terms = [sparse_product(u, messages if form.kind == "poisson" else u, form, backend) for form in self.products]
         return sum((weights[:, k] * term for k, term in enumerate(terms)), start=torch.zeros_like(weights[:, 0]))
