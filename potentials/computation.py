@@ -16,6 +16,7 @@ from mlip.checkpoints.evaluator import Evaluator
 from mlip.errors import CloseContactError, MLIPError, ModelFileError, NonFiniteError, OptionError, TopologyError
 from mlip.graph import Structure
 from mlip.potentials.registry import ModelReference, find, resolve
+from mlip.potentials.repeats import Repeats
 from mlip.potentials.settings import Settings
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
@@ -51,6 +52,7 @@ class Computation:
         self.evaluator: Evaluator | None = None
         self._step: int | None = -1  # that was taken before the last call; None where nobody tells
         self._lowest = torch.tensor(torch.inf)  # eV, energy since then
+        self._repeats = Repeats[tuple[torch.Tensor, torch.Tensor]]()
         if potential is not None:
             self._prepare(potential)
 
@@ -117,8 +119,9 @@ class Computation:
                 cell = self._template.cell if box is None else box / NM_PER_ANGSTROM
                 structure = replace(self._template, positions=positions, cell=cell)
                 on_device = None if there is None else there.to(evaluator.potential.device)
-                energy, forces = evaluator.tensors(structure, on_device)
-                if tried and bool(energy < self._lowest):  # it will stay there
+                known = self._repeats.find(positions, cell)
+                energy, forces = known or self._repeats.keep(positions, cell, evaluator.tensors(structure, on_device))
+                if bool(energy < self._lowest) if tried else known is not None:  # it will stay there, or nobody looked
                     evaluator.check_contacts(structure)
                 self._lowest = torch.minimum(energy, self._lowest) if tried else energy
                 return energy - self._offset, forces

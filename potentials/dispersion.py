@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip.checkpoints.dispersion import Dispersion
+from mlip.checkpoints.dispersion import Correction, Dispersion
 from mlip.errors import MissingDependencyError, NonFiniteError, OptionError
 from mlip.graph import Structure
+from mlip.potentials.repeats import Repeats
 from mlip.potentials.selection import select
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
@@ -76,6 +77,7 @@ class DispersionComputation:
         """
         self._packed = (method, numbers, periodic)
         self._dispersion: Dispersion | None = None
+        self._repeats = Repeats[Correction]()
         count = len(numbers)
         self._template = Structure(np.frombuffer(numbers, np.uint8).astype(np.int64), np.zeros((count, 3)),
                                    np.zeros((3, 3)), np.full(3, periodic))
@@ -102,6 +104,7 @@ class DispersionComputation:
         cell = self._template.cell
         if self._packed[2]:
             cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer) / NM_PER_ANGSTROM
-        found = self._dispersion(replace(self._template, positions=positions, cell=cell))
+        found = self._repeats.find(positions, cell) or self._repeats.keep(
+            positions, cell, self._dispersion(replace(self._template, positions=positions, cell=cell)))
         forces = np.ascontiguousarray(found.forces * KJ_PER_MOL_NM_PER_EV_A)
         return found.energy * KJ_PER_MOL_PER_EV, forces
