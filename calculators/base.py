@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, equal
 
 from mlip.checkpoints import Prediction
+from mlip.checkpoints.dispersion import Correction, Dispersion
 from mlip.checkpoints.evaluator import CommitteeEvaluator, Evaluator
 from mlip.errors import OptionError
 from mlip.io.ase import INFO_KEYS, structure_of
@@ -37,10 +38,11 @@ class ModelCalculator(Calculator):  # type: ignore[misc]
     how: ClassVar[str]
 
     _evaluator: Evaluator | CommitteeEvaluator
+    _dispersion: Dispersion | None
 
     def calculate(self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",),
                   system_changes: Sequence[str] = all_changes) -> None:
-        """Evaluate the model and fill `results`.
+        """Evaluate the model, and dispersion where it was asked for, and fill `results`.
 
         Args:
             atoms: the atoms; None for those of the last call.
@@ -61,12 +63,23 @@ class ModelCalculator(Calculator):  # type: ignore[misc]
             raise PropertyNotImplementedError(
                 "no stress: the structure has no periodic direction or its cell has no volume; "
                 "set atoms.cell and atoms.pbc for a crystal, or do not ask a molecule for its stress")
-        self._fill(self._evaluator(structure))
+        prediction = self._evaluator(structure)
+        correction = None if self._dispersion is None else self._dispersion(structure)
+        self._fill(prediction)
+        if correction is not None:
+            self._add(correction)
 
     def _fill(self, p: Prediction) -> None:
         self.results = {"energy": p.energy, "free_energy": p.energy, "energies": p.energies, "forces": p.forces}
         if p.stress is not None:
             self.results["stress"] = to_voigt(p.stress)
+
+    def _add(self, correction: Correction) -> None:
+        energy = self.results["energy"] + correction.energy
+        self.results.update(energy=energy, free_energy=energy, forces=self.results["forces"] + correction.forces)
+        del self.results["energies"]  # dispersion has none of single atoms
+        if correction.stress is not None:
+            self.results["stress"] = self.results["stress"] + to_voigt(correction.stress)
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what has changed since the last calculation, `atoms.info` included where models read it."""

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import torch
-from ase import Atoms
-from ase.calculators.calculator import Parameters, all_changes
+from ase.calculators.calculator import Parameters
 
 from mlip.calculators.base import ModelCalculator
 from mlip.checkpoints import Potential, load
 from mlip.checkpoints.dispersion import Dispersion, refuse_contained
 from mlip.checkpoints.evaluator import Evaluator
 from mlip.errors import OptionError
-from mlip.io.ase import structure_of
-from mlip.units import to_voigt
 
 if TYPE_CHECKING:
     from mlip.checkpoints.info import ModelInfo
@@ -90,19 +86,6 @@ class MLIPCalculator(ModelCalculator):
         if self._dispersion is not None:
             refuse_contained(info)
             self.parameters["dispersion"] = self._dispersion.method
-
-    def calculate(self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",),
-                  system_changes: Sequence[str] = all_changes) -> None:
-        """Evaluate the model, and dispersion where it was asked for, and fill `results`; see `ModelCalculator`."""
-        super().calculate(atoms, properties, system_changes)
-        if self._dispersion is None:
-            return
-        of_model, self.results = self.results, {}  # nothing may stay here without dispersion, if that raises
-        correction = self._dispersion(structure_of(self.atoms))
-        energy = of_model["energy"] + correction.energy
-        self.results = {"energy": energy, "free_energy": energy, "forces": of_model["forces"] + correction.forces}
-        if correction.stress is not None:
-            self.results["stress"] = of_model["stress"] + to_voigt(correction.stress)
 
     @property
     def potential(self) -> Potential:

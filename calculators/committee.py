@@ -12,6 +12,7 @@ from ase.calculators.calculator import Parameters
 
 from mlip.calculators.base import ModelCalculator
 from mlip.checkpoints import Committee, CommitteePrediction, Potential, Prediction
+from mlip.checkpoints.dispersion import Dispersion, refuse_contained
 from mlip.checkpoints.evaluator import CommitteeEvaluator
 from mlip.errors import OptionError
 
@@ -40,10 +41,11 @@ class CommitteeCalculator(ModelCalculator):
 
     name = "mlip-committee"
     options: ClassVar[tuple[str, ...]] = ("models", "device", "dtype", "skin", "backend", "radial",
-                                          "rotational_average")
+                                          "rotational_average", "dispersion")
     how: ClassVar[str] = (
         "CommitteeCalculator(models, device=None, dtype=None, skin=1.0, backend=None, radial=None, "
-        "rotational_average=None), where models is a list of names, paths and potentials, or an mlip.Committee")
+        "rotational_average=None, dispersion=None), where models is a list of names, paths and potentials, or an "
+        "mlip.Committee")
 
     _evaluator: CommitteeEvaluator
     _prediction: CommitteePrediction
@@ -51,7 +53,8 @@ class CommitteeCalculator(ModelCalculator):
     def __init__(self, models: Sequence[str | os.PathLike[str] | Potential] | Committee | None = None,
                  device: torch.device | str | None = None, dtype: torch.dtype | str | None = None,
                  skin: float = 1.0, backend: str | None = None, radial: str | None = None,
-                 rotational_average: str | None = None, **unknown: NoReturn) -> None:
+                 rotational_average: str | None = None, dispersion: str | None = None,
+                 **unknown: NoReturn) -> None:
         """Load the models.
 
         Args:
@@ -62,11 +65,13 @@ class CommitteeCalculator(ModelCalculator):
             backend: `"auto"`, `"compiled"` or `"reference"`.
             radial: `"exact"` or `"tabulated"`.
             rotational_average: a group of rotations, or `"none"`.
+            dispersion: D3 to be added to the mean, see `MLIPCalculator`; `predict` tells the models alone.
             unknown: nothing; takes up misspelt options so that they get a helpful error.
 
         Raises:
             OptionError: an option outside its allowed values, or one that does not exist; models that make no
-                committee.
+                committee; dispersion for a model whose training data contain it.
+            MissingDependencyError: dispersion, and s-dftd3 is not installed.
             ModelNotFoundError, ModelFileError: no such model, or a file that is damaged.
         """
         self._refuse(unknown)
@@ -77,9 +82,14 @@ class CommitteeCalculator(ModelCalculator):
         for potential in committee.members:
             potential.warn_of_forces()
         self._evaluator = CommitteeEvaluator(committee, skin)
+        self._dispersion = None if dispersion is None else Dispersion(dispersion)
         super().__init__()
         self.parameters = Parameters(skin=float(skin), **{
             key: [value(p) for p in committee.members] for key, value in _PROVENANCE.items()})
+        if self._dispersion is not None:
+            for potential in committee.members:
+                refuse_contained(potential.info)
+            self.parameters["dispersion"] = self._dispersion.method
 
     @property
     def committee(self) -> Committee:

@@ -1,7 +1,6 @@
 """`Repeats`: the last result of a force, for engines that ask twice about the same positions.
 
-OpenMM does: a State with the energy asks at the positions where the next step asks again for the forces, and a minimiser
-at those where it ended.
+OpenMM does: a State with the energy asks where the next step asks again for the forces.
 """
 
 from __future__ import annotations

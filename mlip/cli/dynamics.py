@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlip.cli.analyze import quiet
 from mlip.cli.common import Commands, add_model, add_structure, models_of, show_progress, structure_of
@@ -42,6 +42,9 @@ def add_commands(commands: Commands) -> None:
                     "times --temperature, at least 5000)")
     md.add_argument("--every", type=int, default=10, help="steps between frames (default: %(default)s)")
     md.add_argument("--seed", type=int, default=0)
+    md.add_argument("--dispersion", metavar="METHOD", help="D3 to be added to the model: damping and functional, such "
+                    "as d3bj:pbe, d3zero:pbe or, with three-body terms, d3bj-atm:pbe. Take the functional of the "
+                    "model's training data; refused where these contain dispersion (default: none)")
     md.add_argument("--stop-above", type=float, metavar="EV_PER_A", help="with several models: stop when their forces "
                     "on an atom spread more than this")
     md.add_argument("--select-above", type=float, metavar="EV_PER_A", help="with several models: keep frames for "
@@ -64,10 +67,10 @@ def _md(options: argparse.Namespace) -> None:
         raise OptionError("--platform is an option of OpenMM; add --engine openmm")
     atoms, model, progress = structure_of(options), models_of(options), show_progress()
     rule = _rule(options, files)
-    record = (run_ase(atoms, model, plan, trajectory=files.trajectory, progress=progress, rule=rule, resume=True)
-              if options.engine == "ase" else
-              run_openmm(atoms, model, plan, trajectory=files.trajectory, progress=progress, rule=rule, resume=True,
-                         platform=options.platform))
+    both: dict[str, Any] = {"trajectory": files.trajectory, "progress": progress, "rule": rule, "resume": True,
+                            "dispersion": options.dispersion}
+    record = (run_ase(atoms, model, plan, **both) if options.engine == "ase" else
+              run_openmm(atoms, model, plan, platform=options.platform, **both))
     print(_summary(record, plan, options.engine, files))
     if record.spread is not None:
         kept = "" if rule is None else f"; frames kept for labelling: {rule.kept}, in {rule.selected}"

@@ -48,7 +48,8 @@ def moving_copy(atoms: Atoms, plan: Plan) -> Atoms:
 
 
 def run_ase(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, trajectory: str | Path | None = None,
-            progress: bool = False, rule: StopRule | None = None, resume: bool = False) -> Record:
+            progress: bool = False, rule: StopRule | None = None, resume: bool = False,
+            dispersion: str | None = None) -> Record:
     """Run molecular dynamics in ASE.
 
     The thermostat keeps the centre of mass where it is, unless there are constraints.
@@ -63,27 +64,29 @@ def run_ase(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, traje
         resume: whether to go on from the checkpoint beside the trajectory, if there is one, rather than begin anew. On
             a CPU the files are then those of a run that was never interrupted, byte for byte (HDF5: the same numbers).
             Of a finished run nothing is done again.
+        dispersion: D3 to be added to the model, such as `"d3bj:pbe"`, see `MLIPCalculator`.
 
     Raises:
         StructureError: no atoms, atoms that the model cannot take, a pressure for those that are not periodic or have
             constraints, or dynamics that exploded.
-        OptionError: a trajectory that cannot be written, or a rule without committee.
+        OptionError: a trajectory that cannot be written, a rule without committee, or dispersion that cannot be added.
         CheckpointError: the checkpoint is damaged or of another run.
         NonFiniteError: the dynamics ran into NaN or infinity.
         CloseContactError: two atoms came closer than real ones do.
         TemperatureError: it became hotter than the plan allows.
         UncertaintyError: the rule stopped the run.
     """
-    calculator = _calculator(potential, atoms)
+    calculator = _calculator(potential, atoms, dispersion)
     moving = moving_copy(atoms, plan)
-    barostat = Barostat(moving, potential, plan) if plan.ensemble == "npt" else None
+    barostat = Barostat(moving, potential, plan, dispersion) if plan.ensemble == "npt" else None
     if barostat is not None:
         moving = barostat.start
     start = moving.copy()
     moving.calc = calculator
     run = ASERun(moving, plan, barostat)
     free = start.get_number_of_degrees_of_freedom() - (0 if start.constraints else 3)
-    journal = Journal(start, free, plan, trajectory, identity_of("ase", atoms, potential, plan, rule), rule)
+    identity = identity_of("ase", atoms, potential, plan, rule, dispersion)
+    journal = Journal(start, free, plan, trajectory, identity, rule)
     finished = journal.begin(run, resume)
     if finished is not None:
         return finished
@@ -156,12 +159,14 @@ class ASERun:
             self.barostat.restore(state["barostat"])
 
 
-def _calculator(potential: Potential | Committee, atoms: Atoms) -> CommitteeCalculator | MLIPCalculator:
+def _calculator(potential: Potential | Committee, atoms: Atoms,
+                dispersion: str | None) -> CommitteeCalculator | MLIPCalculator:
     """Return a calculator for dynamics, once it is known that it can take these atoms."""
     structure = require_atoms(atoms)
     for member in potential.members if isinstance(potential, Committee) else (potential,):
         member.check([structure])
-    calculator = CommitteeCalculator(potential) if isinstance(potential, Committee) else MLIPCalculator(potential)
+    calculator = (CommitteeCalculator(potential, dispersion=dispersion) if isinstance(potential, Committee)
+                  else MLIPCalculator(potential, dispersion=dispersion))
     calculator.refuse_contacts = True
     return calculator
 

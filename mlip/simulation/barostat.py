@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlip.checkpoints import Committee, Potential
+from mlip.checkpoints.dispersion import Dispersion
 from mlip.checkpoints.evaluator import CommitteeEvaluator, Evaluator
 from mlip.errors import CloseContactError, StructureError
 from mlip.io.ase import structure_of
@@ -41,16 +42,19 @@ class Barostat:
         molecules: their number.
     """
 
-    def __init__(self, atoms: Atoms, potential: Potential | Committee, plan: Plan) -> None:
+    def __init__(self, atoms: Atoms, potential: Potential | Committee, plan: Plan,
+                 dispersion: str | None = None) -> None:
         """Find the molecules.
 
         Args:
             atoms: the start.
             potential: the model.
             plan: temperature, pressure and seed.
+            dispersion: D3 that is added to the model.
 
         Raises:
             StructureError: not periodic in all directions, or atoms under constraints.
+            OptionError, MissingDependencyError: see `Dispersion`.
         """
         if not atoms.pbc.all() or atoms.constraints:
             why = "the atoms have constraints" if atoms.pbc.all() else f"pbc is {atoms.pbc.tolist()}"
@@ -66,6 +70,7 @@ class Barostat:
         self._atoms = self.start.copy()
         self._evaluator = (CommitteeEvaluator(potential, refuse_contacts=True) if isinstance(potential, Committee)
                            else Evaluator(potential, refuse_contacts=True))
+        self._dispersion = None if dispersion is None else Dispersion(dispersion)
         self._random = np.random.default_rng([plan.thermostat_seed(atoms), 1])
         self._scale = 0.01 * float(atoms.get_volume())
         self._tried = self._accepted = 0
@@ -108,9 +113,9 @@ class Barostat:
     def _energy(self, positions: Array, cell: Array) -> float:
         self._atoms.positions, self._atoms.cell = positions, cell
         structure = structure_of(self._atoms)
-        if isinstance(self._evaluator, CommitteeEvaluator):
-            return self._evaluator(structure, stress=False).energy
-        return self._evaluator(structure, forces=False, stress=False).energy
+        energy = (self._evaluator(structure, stress=False) if isinstance(self._evaluator, CommitteeEvaluator)
+                  else self._evaluator(structure, forces=False, stress=False)).energy
+        return energy if self._dispersion is None else energy + self._dispersion(structure).energy
 
     def _learn(self, accepted: bool, volume: float) -> None:
         """Count, and keep the size of the steps so that between a quarter and three quarters of them are accepted."""

@@ -115,7 +115,7 @@ def topology_of(atoms: Atoms, bonds: bool = False) -> Topology:
 
 def run_openmm(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, trajectory: str | Path | None = None,
                progress: bool = False, platform: str | None = None, rule: StopRule | None = None,
-               resume: bool = False) -> Record:
+               resume: bool = False, dispersion: str | None = None) -> Record:
     """Run molecular dynamics in OpenMM.
 
     The integrators of OpenMM keep velocities half a step behind the positions; for NVE they are shifted at the
@@ -132,11 +132,13 @@ def run_openmm(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, tr
         platform: OpenMM platform, e.g. `"CPU"`; by default OpenMM's choice.
         rule: checked at the frames of a committee, which cost one more evaluation each.
         resume: as for `run_ase`; bytes are equal on the platforms Reference and CPU.
+        dispersion: D3 to be added to the model, such as `"d3bj:pbe"`, see `create_system`.
 
     Raises:
         MissingDependencyError: OpenMM is not installed.
         StructureError: no atoms, periodic in one or two directions, or with constraints.
-        OptionError: no such platform, a trajectory that cannot be written, or a rule without committee.
+        OptionError: no such platform, a trajectory that cannot be written, a rule without committee, or dispersion that
+            cannot be added.
         CheckpointError: the checkpoint is damaged or of another run.
         NonFiniteError: the dynamics ran into NaN or infinity.
         CloseContactError: two atoms came closer than real ones do.
@@ -150,12 +152,12 @@ def run_openmm(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, tr
         raise StructureError(f"OpenMM would not keep to the {len(atoms.constraints)} ASE constraint(s) of these "
                              "atoms; drop them with atoms.set_constraint(), or run in ASE")
     moving = openmm_box(moving_copy(atoms, plan))
-    barostat = Barostat(moving, potential, plan) if plan.ensemble == "npt" else None
+    barostat = Barostat(moving, potential, plan, dispersion) if plan.ensemble == "npt" else None
     if barostat is not None:
         moving = barostat.start
-    identity = identity_of("openmm", atoms, potential, plan, rule, platform=platform)
+    identity = identity_of("openmm", atoms, potential, plan, rule, dispersion, platform=platform)
     journal = Journal(moving.copy(), 3 * len(moving) - 3, plan, trajectory, identity, rule)
-    run = OpenMMRun(moving, _context(moving, potential, plan, platform), plan, barostat)
+    run = OpenMMRun(moving, _context(moving, potential, plan, platform, dispersion), plan, barostat)
     spread = SpreadReporter(rule, potential, moving, plan.every) if isinstance(potential, Committee) else None
     finished = journal.begin(run, resume)
     if finished is not None:
@@ -275,11 +277,12 @@ def _typed(text: str, plan: Plan) -> MLIPError | None:
     return kind(text[named.end():])
 
 
-def _context(atoms: Atoms, potential: Potential | Committee, plan: Plan, platform: str | None) -> openmm.Context:
+def _context(atoms: Atoms, potential: Potential | Committee, plan: Plan, platform: str | None,
+             dispersion: str | None) -> openmm.Context:
     openmm = _openmm()
     known = structure_of(atoms)
     system = create_system(topology_of(atoms), potential, charge=known.charge, spin=known.spin, head=known.head,
-                           remove_cm_motion=plan.ensemble != "nve")
+                           remove_cm_motion=plan.ensemble != "nve", dispersion=dispersion)
     for i, mass in enumerate(atoms.get_masses()):
         system.setParticleMass(i, mass)
     step = plan.timestep / 1000

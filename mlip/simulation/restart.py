@@ -115,15 +115,16 @@ def _short(value: Any) -> str:
 
 
 def identity_of(engine: str, atoms: Atoms, potential: Potential | Committee, plan: Plan, rule: StopRule | None,
-                **options: Any) -> dict[str, Any]:
+                dispersion: str | None = None, **options: Any) -> dict[str, Any]:
     """Return what two runs must have in common for one to go on where the other stopped, by name."""
     members = potential.members if isinstance(potential, Committee) else [potential]
     start = hashlib.sha256(encode([c.todict() for c in atoms.constraints]).encode())
     for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta(), atoms.get_masses()):
         start.update(np.ascontiguousarray(array).tobytes())
+    added = {} if dispersion is None else {"dispersion": dispersion}  # earlier versions knew none
     state = {k: str(atoms.info[k]) for k in INFO_KEYS if k in atoms.info}
     return {"format": FORMAT, "engine": engine, **plan.to_dict(), "start structure": start.hexdigest()[:12], **state,
-            "stop rule": None if rule is None else rule.limits(), **options,
+            "stop rule": None if rule is None else rule.limits(), **added, **options,
             "model sha256": [m.info.sha256 for m in members],
             "model options": [[str(m.dtype), str(m.device), m.backend, m.radial, m.rotational_average]
                               for m in members]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 
 import mlip
-from mlip.calculators import MLIPCalculator
+from mlip.calculators import CommitteeCalculator, MLIPCalculator
 from mlip.calculators.calculator import ModelCalculator
 from mlip.checkpoints.dispersion import Dispersion, refuse_contained
 from mlip.errors import MissingDependencyError, OptionError, StructureError
@@ -129,6 +130,22 @@ class TestCalculator:
         energy = calculator.get_potential_energy(structures["molecule"])
         for twin in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
             assert twin.get_potential_energy(structures["molecule"]) == energy
+
+    def test_of_a_committee(self, family_of: Callable[[str], mlip.Potential], structures: dict[str, Atoms]) -> None:
+        """It is added to the mean; what the members say stays theirs."""
+        members = [family_of(name) for name in ("mace", "mace-density-zbl")]
+        plain, atoms = structures["cubic"].copy(), structures["cubic"]
+        plain.calc, atoms.calc = CommitteeCalculator(members), CommitteeCalculator(members, dispersion="d3bj:pbe")
+        d3 = Dispersion("d3bj:pbe")(structure_of(atoms))
+        assert d3.stress is not None
+        assert atoms.get_potential_energy() == pytest.approx(plain.get_potential_energy() + d3.energy, rel=1e-14)
+        np.testing.assert_allclose(atoms.get_forces(), plain.get_forces() + d3.forces, atol=1e-12)
+        np.testing.assert_allclose(atoms.get_stress(voigt=False), plain.get_stress(voigt=False) + d3.stress, atol=1e-14)
+        assert atoms.calc.predict(atoms).energy == plain.get_potential_energy()
+        assert atoms.calc.parameters["dispersion"] == "d3bj:pbe"
+        known = mlip.Potential(members[1].model, dataclasses.replace(members[1].info, training_data="PBE-D3"))
+        with pytest.raises(OptionError, match="would count twice"):
+            CommitteeCalculator([members[0], known], dispersion="d3bj:pbe")
 
     def test_no_results_without_it(self, mace: mlip.Potential, structures: dict[str, Atoms],
                                    monkeypatch: pytest.MonkeyPatch) -> None:

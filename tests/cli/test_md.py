@@ -80,6 +80,21 @@ def test_formats_and_report(run, place, model, ending, engine) -> None:
     assert Path("run.report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_dispersion(run, place, model) -> None:
+    pytest.importorskip("dftd3")
+    pytest.importorskip("openmm")
+    found = {}
+    for name, options in {"without": (), "ase": ("--dispersion", "d3bj:pbe"),
+                          "openmm": ("--dispersion", "d3bj:pbe", "--engine", "openmm")}.items():
+        assert run(*MD, "-m", model, *options, "-o", f"{name}.xyz")[0] == 0
+        found[name] = read(f"{name}.xyz", 0).get_potential_energy()
+    assert found["ase"] < found["without"] - 0.1
+    assert found["openmm"] == pytest.approx(found["ase"], abs=1e-6)
+    code, out, err = run(*MD, "-m", model, "--dispersion", "pbe")
+    assert (code, out) == (2, "")
+    assert "OptionError: dispersion='pbe' is not supported; give damping and functional: 'd3bj:pbe'" in err
+
+
 def test_without_mdtraj(run, model, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mdtraj", None)
     code, out, err = run(*MD, "-m", model, "-o", "run.dcd")
