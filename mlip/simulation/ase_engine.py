@@ -69,7 +69,7 @@ def run_ase(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, traje
     Raises:
         StructureError: no atoms, atoms that the model cannot take, a pressure for those that are not periodic or have
             constraints, or dynamics that exploded.
-        OptionError: a trajectory that cannot be written, a rule without committee, or dispersion that cannot be added.
+        OptionError: no such dispersion, a trajectory that cannot be written, or a rule without committee.
         CheckpointError: the checkpoint is damaged or of another run.
         NonFiniteError: the dynamics ran into NaN or infinity.
         CloseContactError: two atoms came closer than real ones do.

@@ -137,8 +137,7 @@ def run_openmm(atoms: Atoms, potential: Potential | Committee, plan: Plan, *, tr
     Raises:
         MissingDependencyError: OpenMM is not installed.
         StructureError: no atoms, periodic in one or two directions, or with constraints.
-        OptionError: no such platform, a trajectory that cannot be written, a rule without committee, or dispersion that
-            cannot be added.
+        OptionError: no such platform or dispersion, a trajectory that cannot be written, or a rule without committee.
         CheckpointError: the checkpoint is damaged or of another run.
         NonFiniteError: the dynamics ran into NaN or infinity.
         CloseContactError: two atoms came closer than real ones do.
