@@ -1,4 +1,4 @@
-"""A torsion profile in water: acetylacetone by the model, TIP3P water around it, beside the same in vacuum.
+"""A torsion profile in water: acetylacetone by the model, CHARMM36's TIP3P water around it, beside the same in vacuum.
 
     python examples/11_mixed_solvent.py [output folder] [--steps N] [--angles DEGREES ...]
 
@@ -9,7 +9,6 @@ Needs openmm-ml (pip install "mlip-md[openmm]"). Writes start.pdb, profile.csv a
 """
 
 import argparse
-import io
 import tempfile
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from openmmml import MLPotential
 
+from mlip.simulation.openmm_engine import topology_of
 from mlip.simulation.quickstart import acetylacetone
 
 arguments = argparse.ArgumentParser()
@@ -33,32 +33,9 @@ folder = options.output or Path(tempfile.mkdtemp(prefix="mlip-"))
 folder.mkdir(parents=True, exist_ok=True)
 torch.set_num_threads(1)  # a molecule as small as this is fastest so
 
-# 1. What water feels of the molecule: charges and Lennard-Jones of OPLS-AA types (ketone, alkene, the C-O-H of phenol;
-#    Jorgensen, Maxwell and Tirado-Rives, J. Am. Chem. Soc. 118, 11225 (1996)). Their sum is neutral. Mixed with water
-#    by the rules of OpenMM, arithmetic for sigma; what holds the molecule together is the model's affair.
-TYPES = {  # name: element, mass, charge (e), sigma (nm), epsilon (kJ/mol)
-    "cm": ("C", 12.011, -0.18, 0.350, 0.276), "hm": ("H", 1.008, 0.06, 0.250, 0.126),  # methyl
-    "cc": ("C", 12.011, 0.47, 0.375, 0.439), "oc": ("O", 15.999, -0.47, 0.296, 0.879),  # C=O
-    "ce": ("C", 12.011, 0.15, 0.355, 0.293), "oe": ("O", 15.999, -0.585, 0.307, 0.711),  # C-OH
-    "ho": ("H", 1.008, 0.435, 0.1, 0.0), "ca": ("C", 12.011, -0.115, 0.355, 0.318),  # its H; the CH between
-    "ha": ("H", 1.008, 0.115, 0.242, 0.126)}
-ATOMS = "ce ca cc cm cm oc oe ha hm hm hm ho hm hm hm".split()  # in the order of `acetylacetone()`
-BONDS = [(0, 1), (1, 2), (2, 3), (0, 4), (2, 5), (0, 6), (1, 7), (3, 8), (3, 9), (3, 10), (6, 11), (4, 12), (4, 13),
-         (4, 14)]
 TORSION = (5, 2, 1, 0)  # O=C-C=C
 SPRING = 400.0  # kJ/mol/rad^2
 EVERY = 5  # steps between two looks at the torsion
-
-
-def force_field_xml() -> str:
-    """Return the residue ACA in OpenMM's XML; the scale factors are those of the Amber water file."""
-    kinds = "".join(f'<Type name="{k}" class="{k}" element="{e}" mass="{m}"/>' for k, (e, m, *_) in TYPES.items())
-    atoms = "".join(f'<Atom name="A{i}" type="{k}"/>' for i, k in enumerate(ATOMS))
-    bonds = "".join(f'<Bond atomName1="A{i}" atomName2="A{j}"/>' for i, j in BONDS)
-    pairs = "".join(f'<Atom type="{k}" charge="{q}" sigma="{s}" epsilon="{e}"/>' for k, (*_, q, s, e) in TYPES.items())
-    return (f'<ForceField><AtomTypes>{kinds}</AtomTypes><Residues><Residue name="ACA">{atoms}{bonds}</Residue>'
-            f'</Residues><NonbondedForce coulomb14scale="0.8333333333333334" lj14scale="0.5">{pairs}</NonbondedForce>'
-            "</ForceField>")
 
 
 def torsion(positions: NDArray[np.float64]) -> float:
@@ -96,16 +73,10 @@ def slopes(topology: app.Topology, system: openmm.System, positions: unit.Quanti
     return np.array(found)
 
 
-# 2. Vacuum: the molecule alone. Water: openmm-ml takes what acts inside of it out of the classical System and puts the
-#    model in ("mechanical embedding").
+# 1. Vacuum: the molecule alone. Water: example 05 says how it gets there, and what it feels of the molecule.
 molecule = acetylacetone()
-topology = app.Topology()
-residue = topology.addResidue("ACA", topology.addChain())
-members = [topology.addAtom(f"A{i}", app.Element.getBySymbol(s), residue) for i, s in enumerate(molecule.symbols)]
-for i, j in BONDS:
-    topology.addBond(members[i], members[j])
-start = molecule.positions * 0.1 * unit.nanometer
-force_field = app.ForceField("amber14/tip3p.xml", io.StringIO(force_field_xml()))
+topology, start = topology_of(molecule, bonds=True), molecule.positions * 0.1 * unit.nanometer
+force_field = app.ForceField("charmm36.xml", "charmm36/water.xml", str(Path(__file__).with_name("acetylacetone.xml")))
 modeller = app.Modeller(topology, start)
 modeller.addSolvent(force_field, model="tip3p", boxSize=openmm.Vec3(1.9, 1.9, 1.9) * unit.nanometer)
 classical = force_field.createSystem(modeller.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.8 * unit.nanometer)
@@ -115,7 +86,7 @@ with (folder / "start.pdb").open("w") as file:
     app.PDBFile.writeFile(modeller.topology, modeller.positions, file)
 print(f"{len(molecule)} ML atoms, {modeller.topology.getNumAtoms() - len(molecule)} atoms of water")
 
-# 3. Slopes, and their integrals: the profiles.
+# 2. Slopes, and their integrals: the profiles.
 vacuum = slopes(topology, potential.createSystem(topology), start)
 water = slopes(modeller.topology, mixed, modeller.positions)
 angles = np.radians(options.angles)

@@ -139,13 +139,27 @@ def test_as_a_script(tmp_path) -> None:
     assert len(list(tmp_path.glob("mlip-*/relaxed.xyz"))) == 1
 
 
-def test_bundled_names_are_real() -> None:
-    """Every atom of the mixed example carries a type; its charges add up to nothing."""
-    text = (ROOT / "examples" / "05_mixed_ml_mm.py").read_text()
-    space: dict[str, object] = {}
-    exec(text[text.index("TYPES = "):text.index("def force_field_xml")], space)
-    types, atoms = space["TYPES"], space["ATOMS"]
+def test_the_charges_of_the_mixed_examples() -> None:
+    """They go by the atoms of `acetylacetone()`, add up to nothing, and are those of the molecules they come from."""
+    from xml.etree import ElementTree
+
+    app = pytest.importorskip("openmm.app")
+    from mlip.simulation.openmm_engine import topology_of
     from mlip.simulation.quickstart import acetylacetone
 
-    assert [types[k][0] for k in atoms] == list(acetylacetone().symbols)
-    assert sum(types[k][2] for k in atoms) == pytest.approx(0.0, abs=1e-9)
+    path = ROOT / "examples" / "acetylacetone.xml"
+    topology = topology_of(acetylacetone(), bonds=True)
+    system = app.ForceField("charmm36.xml", str(path)).createSystem(topology)
+    force = next(f for f in system.getForces() if f.getName() == "NonbondedForce")
+    charges = [force.getParticleParameters(i)[0]._value for i in range(system.getNumParticles())]
+    assert sum(charges) == pytest.approx(0.0, abs=1e-12)
+
+    def kinds(root: ElementTree.Element, name: str) -> set[tuple[str | None, float]]:
+        atoms = root.findall(f"Residues/Residue[@name='{name}']/Atom")
+        return {(atom.get("type"), float(atom.get("charge", "nan"))) for atom in atoms}
+
+    shipped = ElementTree.parse(Path(app.__file__).parent / "data" / "charmm36.xml").getroot()
+    ours = kinds(ElementTree.parse(path).getroot(), "ACA")
+    enol = {("CG2DC1", 0.11)}  # the charge of phenol's carbon, the type of butenone's
+    assert ("CG2R61", 0.11) in kinds(shipped, "PHEN")
+    assert ours - enol < kinds(shipped, "BEON") | kinds(shipped, "PHEN") | kinds(shipped, "PRPE")
