@@ -1,10 +1,11 @@
-"""Screen a folder of structures: relax each in batches, keep every result and every reason, print a table.
+"""Screen a few structures: relax each in batches, keep every result and every reason, print a table.
 
     python examples/06_screening.py [output folder] [--model NAME] [--structures FOLDER] [--properties relax,...]
 
-Without --structures a few small crystals of the elements of the bundled model are made. Writes them, the store (rows/)
-and table.csv into the output folder, by default a new temporary one. Run it twice with the same folder: the second time
-nothing is computed. `mlip screen --explain ID --out FOLDER` tells all that produced a number.
+Without --structures they are small crystals of the elements of the bundled model, and one it does not know. Writes the
+store (rows/) and table.csv into the output folder, by default a new temporary one. Run it twice with the same folder:
+the second time nothing is computed. `mlip screen --explain ID --out FOLDER` tells all that produced a number.
+Example 12 does the same for a folder of files, with a page.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 from ase.build import bulk
-from ase.io import write
 
 import mlip
 from mlip.screening import screen
@@ -26,19 +26,9 @@ arguments.add_argument("--properties", default="relax", help="names with commas 
 options = arguments.parse_args()
 output = options.output or Path(tempfile.mkdtemp(prefix="mlip-"))
 
-
-def make_structures(folder: Path) -> Path:
-    """Write crystals of six elements, one of an element the model does not know, and a file that is broken."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for symbol, lattice, a in (("Ni", "fcc", 3.6), ("Cu", "fcc", 3.5), ("Li", "bcc", 3.5), ("Mo", "bcc", 3.1),
-                               ("Si", "diamond", 5.6), ("Ge", "diamond", 5.6), ("Cu", "bcc", 2.9), ("Ni", "sc", 2.5)):
-        write(folder / f"{symbol}-{lattice}.cif", bulk(symbol, lattice, a=a, cubic=True))
-    write(folder / "Au-fcc.cif", bulk("Au"))
-    (folder / "broken.cif").write_text("a file that got lost on its way\n")  # must not stop the others
-    return folder
-
-
-structures = options.structures or make_structures(output / "structures")
+CRYSTALS = (("Ni", "fcc", 3.6), ("Cu", "fcc", 3.5), ("Li", "bcc", 3.5), ("Mo", "bcc", 3.1), ("Si", "diamond", 5.6),
+            ("Ge", "diamond", 5.6), ("Cu", "bcc", 2.9), ("Ni", "sc", 2.5), ("Au", "fcc", 4.1))
+structures = options.structures or [bulk(symbol, lattice, a=a, cubic=True) for symbol, lattice, a in CRYSTALS]
 potential = mlip.load(options.model)
 print(f"model {options.model}; elements {' '.join(potential.elements)}")
 table = screen(structures, potential, options.properties.split(","), output,
