@@ -63,7 +63,7 @@ def test_runs_are_made_and_kept(engine, tmp_path) -> None:
     if engine == "openmm":
         pytest.importorskip("openmm")
     potential = mlip.create("mace", ["Cu"], channels=2, edge_lmax=1, correlation=1, pair_repulsion=True, cutoff=3.0)
-    plan = Plan(steps=1000, ensemble="nvt", every=1, friction=50.0, timestep=2.0)
+    plan = Plan(steps=300, ensemble="nvt", every=1, friction=200.0, timestep=5.0)
     found = verify_ensemble(CRYSTAL, potential, plan, tmp_path, engine=engine)
     assert len(found) == 5
     ends = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.checkpoint.npz")}
