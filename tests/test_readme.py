@@ -1,13 +1,16 @@
-"""The README runs: its Python blocks, and the commands it names."""
+"""The README and the guide run: their blocks, and the commands they name."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
@@ -54,3 +57,32 @@ def test_there_are_examples_for_each_interface() -> None:
     assert "create_system" in joined
     assert "MLPotential" in joined
     assert "mlip.load" in joined
+
+
+def test_the_guide_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mlip.cli.main import main
+
+    for package in ("openmm", "mdtraj", "dftd3"):
+        pytest.importorskip(package)
+    potential = pytest.importorskip("openmmml").MLPotential
+    if "mlip" not in potential._implFactories:
+        from mlip.potentials.openmmml_plugin import MLIPPotentialImplFactory
+
+        potential.registerImplFactory("mlip", MLIPPotentialImplFactory())
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "examples" / "acetylacetone.xml", tmp_path)
+    blocks = re.findall(r"```(\w+)\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL)
+    assert {language for language, _ in blocks} == {"python", "sh"}
+    for index, (language, block) in enumerate(blocks):
+        if language == "python":
+            exec(compile(block, f"{GUIDE.name}, block {index}", "exec"), {})
+            continue
+        for line in block.splitlines():
+            assert line.startswith("mlip ")
+            assert main(shlex.split(line)[1:]) == 0, line
+
+
+def test_the_pictures_of_the_guide() -> None:
+    named = set(re.findall(r"!\[.+\]\((\S+)\)", GUIDE.read_text()))
+    assert named == {path.name for path in GUIDE.parent.glob("*.png")}
+    assert all((GUIDE.parent / name).stat().st_size < 60_000 for name in named)
