@@ -45,7 +45,8 @@ def _means(found: Analysis) -> Iterator[str]:
     if energies is not None:
         atoms, expected = len(found.motion.numbers), energies.canonical_deviation(found.temperature)
         if (drift := energies.drift(atoms)) is not None:
-            yield f"{'drift of the total energy':28}{drift.slope:>+16.6f}{_number(drift.error):>12}  meV/atom/ps"
+            yield (f"{'drift of the total energy':28}{drift.slope:>+16.6f}{_number(drift.error):>12}  meV/atom/ps "
+                   f"({1e3 * drift.slope:+.4g} meV/atom/ns)")
         if expected is not None:
             target = "" if found.temperature is None else f" at {found.temperature:g} K"
             yield f"{'canonical deviation (K)':28}{expected:>16.2f}  {energies.freedom()} degrees of freedom{target}"

@@ -49,7 +49,9 @@ def test_harmonic_oscillators(tmp_path: Path, drift: float) -> None:
     assert energies["canonical_deviation_k"] == pytest.approx(300 * np.sqrt(2 / 120))
     assert numbers["length_ps"] == pytest.approx(19.99)
     assert found.motion.timed  # by the log
-    assert "drift of the total energy" in found.table()
+    line = next(line for line in found.table().splitlines() if line.startswith("drift of the total energy"))
+    assert float(line.split("(")[1].split()[0]) == pytest.approx(1e3 * drift, abs=1e-6)
+    assert line.endswith("meV/atom/ns)")
     assert "120 degrees of freedom at 300 K" in found.table()
     assert "a thermostat does not conserve" in found.table()
     assert "thermostat" not in analyze(tmp_path / "run.dcd").table()
