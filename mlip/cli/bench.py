@@ -42,6 +42,7 @@ def add_commands(commands: Commands) -> None:
     _add_learned_symmetry(subjects)
     _add_openmm(subjects)
     _add_md(subjects)
+    _add_screen(subjects)
     for subject in subjects.choices.values():
         subject.add_argument("--json", type=Path, help="file for the numbers")
 
@@ -182,6 +183,20 @@ def _add_md(subjects: Commands) -> None:
     _add_peer(md, rounds=5)
     md.add_argument("--radial", nargs="+", default=["exact", "tabulated"], help="default: exact tabulated")
     md.set_defaults(run=_md)
+
+
+def _add_screen(subjects: Commands) -> None:
+    many = subjects.add_parser("screen", help="relaxations an hour beside a plain loop of ASE; memory beside its "
+                               "forecast")
+    many.add_argument("--model", "-m", default="gaunt-mace-elements", help="name or path of a model of crystals "
+                      "(default: %(default)s)")
+    many.add_argument("--structures", type=int, default=200, help="small crystals to relax (default: %(default)s)")
+    many.add_argument("--fmax", type=float, default=0.01, help="eV/A, of these (default: %(default)s)")
+    many.add_argument("--mixed", type=int, default=1000, help="crystals of 2 to 200 atoms for the memory (default: "
+                      "%(default)s)")
+    many.add_argument("--memory", type=float, default=4.0, help="GB these may take (default: %(default)s)")
+    _add_threads(many)
+    many.set_defaults(run=_screen)
 
 
 def _add_choice(command: argparse.ArgumentParser) -> None:
@@ -404,3 +419,10 @@ def _md(options: argparse.Namespace) -> None:
         molecule, options.model, water=options.size, choice=MACEChoice(options.channels, options.hidden_lmax),
         threads=options.threads, steps=options.steps, rounds=options.rounds, radials=options.radial,
         peer=options.peer_python), table)
+
+
+def _screen(options: argparse.Namespace) -> None:
+    from mlip.bench.screen import bench_screen, table
+
+    _report(options, lambda: bench_screen(options.model, options.threads, structures=options.structures,
+                                          fmax=options.fmax, mixed=options.mixed, memory=options.memory), table)

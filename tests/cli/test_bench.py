@@ -135,3 +135,20 @@ def test_refused_for_transip(run) -> None:
         code, _, err = run("bench", "size", *arguments)
         assert code == 2
         assert text in err
+
+
+def test_screen(run) -> None:
+    code, out, err = run("bench", "screen", "--structures", 3, "--mixed", 3, "--threads", 1, "--fmax", 0.05, "--json",
+                         "rows.json")
+    assert (code, err) == (0, "")
+    rows = json.loads(Path("rows.json").read_text())
+    assert [row.get("side") for row in rows] == ["screen", "ASE", "ASE, our cell filter", None]
+    assert all(row["converged"] == 3 and row["difference"] < 1e-3 and row["per_hour"] > 0 for row in rows[:3])
+    assert rows[0]["processor_ratio"] == 1
+    assert 0.5 < rows[3]["ratio"] < 1.5
+    assert rows[3]["refused"] == 0
+    assert "ASE, our cell filter" in out
+    for arguments, text in ((("--structures", 0), "structures"), (("--fmax", -1), "fmax")):
+        code, _, err = run("bench", "screen", *arguments)
+        assert code == 2
+        assert text in err

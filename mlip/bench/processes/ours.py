@@ -28,6 +28,7 @@ from mlip.training import TrainingConfig, keep_freed_memory
 
 if TYPE_CHECKING:
     from mlip.bench.openmm_side import Engine
+    from mlip.bench.screen_side import Mixed
 
 
 class Actions:
@@ -37,6 +38,7 @@ class Actions:
     structure_: Structure
     products: Contest
     engine_: Engine
+    mixed_: Mixed
 
     def versions(self) -> dict[str, str]:
         """Return the versions the times depend on."""
@@ -235,3 +237,23 @@ class Actions:
     def copies(self) -> dict[str, float]:
         """Return what the System weighs."""
         return self.engine_.copies()
+
+    def relaxations(self, count: int, atoms: int, fmax: float) -> dict[str, dict[str, float]]:
+        """Relax crystals by `screen` and by loops of ASE, in turn."""
+        from mlip.bench.screen_side import contest  # ASE, and all of the screening
+
+        return contest(self.potential, count, atoms, fmax)
+
+    def mixed(self, count: int, atoms: int, memory: float) -> None:
+        """Make crystals of all sizes, and forecast the memory that they need."""
+        from mlip.bench.screen_side import Mixed
+
+        self.mixed_ = Mixed(self.potential, count, atoms, memory)
+
+    def run_mixed(self, steps: int) -> None:
+        """Relax them by a few steps."""
+        self.mixed_.run(steps)
+
+    def mixed_told(self) -> dict[str, float]:
+        """Return what was forecast of them."""
+        return self.mixed_.told()
