@@ -52,6 +52,7 @@ def add_commands(commands: Commands) -> None:
     ensemble.add_argument("--output", "-o", type=Path, default=Path("ensemble"), help="folder (default: %(default)s)")
     ensemble.set_defaults(run=_verify_ensemble)
     _add_restart(checks)
+    _add_screen(checks)
 
 
 def _add_restart(checks: Commands) -> None:
@@ -70,6 +71,20 @@ def _add_restart(checks: Commands) -> None:
     restart.add_argument("--output", "-o", type=Path, default=Path("mlip-restart"), help="folder for the files of the "
                          "runs (default: %(default)s)")
     restart.set_defaults(run=_verify_restart)
+
+
+def _add_screen(checks: Commands) -> None:
+    screen = checks.add_parser("screen", help="kill mlip screen at random moments, resume it, and compare the table "
+                               "with that of a screening left alone")
+    screen.add_argument("model", help="name or path")
+    screen.add_argument("inputs", nargs="+", metavar="INPUT", help="as of mlip screen")
+    screen.add_argument("--properties", "-p", default="relax", help="names with commas between them (default: "
+                        "%(default)s)")
+    screen.add_argument("--kills", type=int, default=20, help="default: %(default)s")
+    screen.add_argument("--seed", type=int, default=0)
+    screen.add_argument("--output", "-o", type=Path, default=Path("mlip-screen"), help="folder for both screenings "
+                        "(default: %(default)s)")
+    screen.set_defaults(run=_verify_screen)
 
 
 def _add_train(commands: Commands) -> None:
@@ -164,3 +179,12 @@ def _verify_restart(options: argparse.Namespace) -> int:
             print(found, flush=True)
             passed = passed and found.passed
     return 0 if passed else 1
+
+
+def _verify_screen(options: argparse.Namespace) -> int:
+    from mlip.verify.screen import verify_screen
+
+    found = verify_screen(options.inputs, options.output, ["--model", options.model, "-p", options.properties],
+                          kills=options.kills, seed=options.seed)
+    print(found)
+    return 0 if found.passed else 1

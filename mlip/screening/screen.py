@@ -15,9 +15,10 @@ from tqdm import tqdm
 from mlip.checkpoints import Potential
 from mlip.errors import OptionError, WorkerError
 from mlip.potentials.registry import register
+from mlip.screening.attempts import attempts_at, forget_attempts
 from mlip.screening.inputs import Entry, read_inputs
 from mlip.screening.registry import recorded, settings_of, wanted
-from mlip.screening.shard import Shard, row_of, run_shard, versions
+from mlip.screening.shard import DEATHS, Shard, row_of, run_shard, versions
 from mlip.screening.store import Row, Store, key_of
 from mlip.screening.table import Table
 
@@ -32,7 +33,8 @@ def screen(structures: Any, potential: Potential | str | Path, properties: Seque
 
     Each result is a line in the store of the folder as soon as it is known. The same call again computes only what is
     missing: other structures, another model, other settings, other properties. A structure that fails is a row with
-    the reason, and does not change a bit of the others. `table.csv` is written into the folder at the end; it does not
+    the reason, and does not change a bit of the others; so does one that kills the process, once two have died: see
+    `mlip.screening.careful`. `table.csv` is written into the folder at the end; it does not
     depend on when or how often the work was stopped.
 
     Args:
@@ -67,12 +69,14 @@ def screen(structures: Any, potential: Potential | str | Path, properties: Seque
     run.note_unreadable(model)
     pending = run.pending()
     size = SHARD if executor is None else min(SHARD, max(16, math.ceil(len(pending) / 4)))
+    careful = reference.source is not None and len(attempts_at(folder, run.missing(pending))) >= DEATHS
     shards = [Shard(str(folder), tuple(pending[i : i + size]), reference, tuple(p.name for p in chosen), values,
-                    None if memory is None else int(memory * 1e9))
+                    None if memory is None else int(memory * 1e9), careful)
               for i in range(0, len(pending), size)]
-    with tqdm(total=run.missing(pending), desc="screening", unit="result", disable=not progress) as bar:
+    with tqdm(total=len(run.missing(pending)), desc="screening", unit="result", disable=not progress) as bar:
         _work(shards, executor, folder, _counter(bar))
     table = Table(entries, run.rows())
+    forget_attempts(folder, {row.key for row in table.rows})
     table.write(folder / "table.csv")
     return table
 
@@ -116,9 +120,9 @@ class Run:
                 found.setdefault(entry.hash, entry)
         return list(found.values())
 
-    def missing(self, entries: Sequence[Entry]) -> int:
-        """Return the number of results to compute."""
-        return sum(self.key(entry, name) not in self.known for entry in entries for name in self.settings)
+    def missing(self, entries: Sequence[Entry]) -> set[str]:
+        """Return the keys of the results to compute."""
+        return {self.key(entry, name) for entry in entries for name in self.settings} - self.known
 
     def rows(self) -> list[Row]:
         """Return a row for each structure and property; those of equal structures are copied, and stored."""
@@ -167,7 +171,8 @@ def _work(shards: Sequence[Shard], executor: Executor | None, folder: Path, tell
                 future.result()
     except BrokenExecutor as error:
         raise WorkerError(f"a worker died ({error}); what was finished is kept, and the same call goes on from there. "
-                          "If it dies again, it has too little memory: set the memory") from None
+                          "After a second death the call finds out which structure is to blame, and goes on without "
+                          "it; where the memory is too small for many, set the memory") from None
     finally:
         for future in futures:
             future.cancel()

@@ -15,6 +15,7 @@ from ase import Atoms
 from mlip.checkpoints import Potential
 from mlip.errors import BackendError, MissingDependencyError
 from mlip.potentials.registry import ModelReference, resolve
+from mlip.screening.attempts import Attempt
 from mlip.screening.batch import BatchedModel, System
 from mlip.screening.inputs import Entry
 from mlip.screening.memory import forecast_of
@@ -25,6 +26,8 @@ from mlip.screening.store import Row, Store, key_of
 
 PACKAGES = ("mlip-md", "torch", "ase", "numpy", "phonopy", "spglib")
 Found = Mapping[str, Any] | Exception | str  # results, an error, or the text of a reason
+FIRST = {"energy": 0, "relax": 1}  # of all structures, before the others of any
+DEATHS = 2  # of processes that worked on a shard, before it is computed with care
 STOPPING = (MissingDependencyError, BackendError)  # no structure is to blame
 
 
@@ -39,6 +42,7 @@ class Shard:
         properties: names, those needed first.
         settings: of each property.
         memory: bytes the process may have; None for no limit.
+        careful: whether to work in a process of its own, whose death is survived; else it is as soon as two died.
     """
 
     folder: str
@@ -47,35 +51,50 @@ class Shard:
     properties: tuple[str, ...]
     settings: Mapping[str, Any]
     memory: int | None = None
+    careful: bool = False
 
 
 def run_shard(shard: Shard, tell: Callable[[Row], None] | None = None) -> int:
     """Compute what is not yet in the store, and return the number of rows that were added.
 
-    Every row is on the disk as soon as it is known. Whatever goes wrong with a structure becomes its row.
+    Every row is on the disk as soon as it is known. Whatever goes wrong with a structure becomes its row, even if it
+    kills the process: see `mlip.screening.careful`.
 
     Args:
         shard: what to do.
         tell: called with each row.
 
     Raises:
-        MissingDependencyError, BackendError, ModelFileError: nothing can be computed this way.
+        MissingDependencyError, BackendError, ModelFileError, WorkerError: nothing can be computed this way.
     """
-    return _Work(shard, tell).run()
+    from mlip.screening.careful import deaths_of, survive
+
+    work = ShardWork(shard, tell)
+    return survive(work) if shard.careful or deaths_of(work) >= DEATHS else work.run()
 
 
-class _Work:
-    def __init__(self, shard: Shard, tell: Callable[[Row], None] | None) -> None:
+class ShardWork:
+    """A shard that is being computed.
+
+    Attributes:
+        shard: what to do.
+        store: of the folder.
+        attempt: tells what this process is working on.
+        added: rows that it has added.
+    """
+
+    def __init__(self, shard: Shard, tell: Callable[[Row], None] | None = None) -> None:
         self.tell = tell
         self.shard, self.potential = shard, resolve(shard.model)
         self.properties: list[Property] = wanted(shard.properties)
         self.settings = {p.name: recorded(p, shard.settings, self.potential) for p in self.properties}
-        self.store = Store(shard.folder)
+        self.store, self.attempt = Store(shard.folder), Attempt(shard.folder)
         self.done = {row.key: row for row in self.store.rows()}
         self.versions = versions()
         self.added = 0
 
     def run(self) -> int:
+        """Compute, in this process."""
         try:
             names = [p.name for p in self.properties]
             if "energy" in names:
@@ -85,8 +104,20 @@ class _Work:
             for entry in self.shard.entries:  # where the relaxation was known before
                 self._others(entry)
         finally:
+            self.attempt.end()
             self.store.close()
         return self.added
+
+    def key(self, entry: Entry, name: str) -> str:
+        """Return the key of a result."""
+        return key_of(entry.hash, name, self.settings[name], self.shard.model.sha256)
+
+    def lacking(self, entry: Entry) -> list[str]:
+        """Return the properties of a structure that are missing, in the order they are computed."""
+        if entry.atoms is None:
+            return []
+        names = sorted((p.name for p in self.properties), key=lambda name: FIRST.get(name, len(FIRST)))
+        return [name for name in names if self._row(entry, name) is None]
 
     def _model(self) -> BatchedModel:
         return batched(self.potential, self.shard.memory)
@@ -95,23 +126,26 @@ class _Work:
         return [e for e in self.shard.entries if e.atoms is not None and self._row(e, name) is None]
 
     def _row(self, entry: Entry, name: str) -> Row | None:
-        return self.done.get(key_of(entry.hash, name, self.settings[name], self.shard.model.sha256))
+        return self.done.get(self.key(entry, name))
 
     def _energies(self) -> None:
         missing, start = self._missing("energy"), time.monotonic()
         for begin in range(0, len(missing), 64):
             part = missing[begin : begin + 64]
+            self.attempt.on(self.key(e, "energy") for e in part)
             found = self._model()([System.of(e.atoms, self.potential) for e in part if e.atoms is not None])
             for entry, one in zip(part, found, strict=True):
-                self._add(entry, "energy", one if isinstance(one, Exception) else energy_results(one), start)
+                self.add(entry, "energy", one if isinstance(one, Exception) else energy_results(one), start)
 
     def _relax(self) -> None:
         missing, start = self._missing("relax"), time.monotonic()
         if not missing:
             return
         structures: Sequence[Atoms] = [e.atoms for e in missing if e.atoms is not None]
-        for place, found in relax_all(structures, self._model(), self.shard.settings["relax"]):
-            self._add(missing[place], "relax", found, start)
+        keys = [self.key(e, "relax") for e in missing]
+        for place, found in relax_all(structures, self._model(), self.shard.settings["relax"],
+                                      lambda places: self.attempt.on(keys[i] for i in places)):
+            self.add(missing[place], "relax", found, start)
             self._others(missing[place])
 
     def _others(self, entry: Entry) -> None:
@@ -129,21 +163,27 @@ class _Work:
             else:
                 relaxed = needed.get("relax")
                 atoms = entry.atoms if relaxed is None else restored(relaxed.value["structure"])
+                self.attempt.on([self.key(entry, prop.name)])
                 try:
                     found = prop.compute(atoms, self.potential, self.shard.settings[prop.name])
                 except STOPPING:
                     raise
                 except Exception as error:  # one bad structure must not stop the others
                     found = error
-            self._add(entry, prop.name, found, start)
+            self.add(entry, prop.name, found, start)
 
-    def _add(self, entry: Entry, name: str, found: Found, start: float) -> None:
+    def add(self, entry: Entry, name: str, found: Found, start: float) -> None:
+        """Store a result; `start` is when the work on it began, of `time.monotonic`."""
         if isinstance(found, STOPPING):
             raise found
         units = {p.name: p.units for p in self.properties}[name]
         row = row_of(entry, name, found, self.settings[name], self.shard.model.sha256, self.potential, units,
                      self.versions, time.monotonic() - start)
         self.store.append(row)
+        self.count(row)
+
+    def count(self, row: Row) -> None:
+        """Take note of a row that was added."""
         self.done[row.key] = row
         self.added += 1
         if self.tell is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +75,8 @@ def compute(atoms: Atoms, potential: Potential, settings: Settings) -> dict[str,
     return found
 
 
-def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: Settings
-              ) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
+def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: Settings,
+              begin: Callable[[Iterable[int]], object] = list) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
     """Relax structures side by side and yield each, by its place, as soon as it is done or has failed.
 
     Each has an optimiser of its own. Between two steps all those on the way are evaluated together; the place of one
@@ -86,6 +86,7 @@ def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: Settin
         structures: where they start; they are not changed.
         model: evaluates them.
         settings: how.
+        begin: told which are on the way, by their places, before each step and when one joins them.
     """
     waiting = list(range(len(structures)))
     active: dict[int, Relaxing] = {}
@@ -93,12 +94,14 @@ def relax_all(structures: Sequence[Atoms], model: BatchedModel, settings: Settin
     while waiting or active:
         while waiting and (not active or sum(r.load for r in active.values()) < room):
             place = waiting.pop(0)
+            begin([*active, place])
             try:
                 active[place] = Relaxing(structures[place], model.potential, settings)
             except MissingDependencyError:
                 raise
             except Exception as error:  # e.g. symmetries of a structure that has none
                 yield place, error
+        begin(active)
         for (place, each), found in zip(list(active.items()), model([r.system for r in active.values()]), strict=True):
             outcome = each.advance(found)
             if outcome is not None:
