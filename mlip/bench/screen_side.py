@@ -138,7 +138,7 @@ class Mixed:
 
     def __init__(self, potential: Potential, count: int, atoms: int, memory: float) -> None:
         """Make them, of 2 to so many atoms; `memory` is what the process may have, bytes."""
-        sizes = np.linspace(2, atoms, count).astype(int)
+        sizes = np.resize(np.arange(2, atoms + 1), count)
         self.potential, self.memory = potential, int(memory)
         self.structures = crystals(potential, np.random.default_rng(1).permutation(sizes).tolist())
         self.forecast: Forecast = forecast_of(potential)

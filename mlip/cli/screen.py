@@ -35,7 +35,7 @@ def add_commands(commands: Commands) -> None:
     workers.add_argument("--parsl", type=Path, metavar="FILE", help="workers: a Python file with a parsl.Config "
                          "called `config`, such as examples/parsl_local.py")
     screen.add_argument("--references", type=Path, metavar="FILE", help="CSV or JSON with id or formula and results, "
-                        "which the page compares with")
+                        "which are compared in a table and on the page")
     screen.add_argument("--export", type=Path, action="append", default=[], metavar="FILE", help="write the table as "
                         ".csv, .parquet, .json or .db (ASE) too; may be repeated")
     screen.add_argument("--explain", metavar="ID", help="print all that produced the numbers of a structure, and stop")
@@ -51,7 +51,7 @@ def add_commands(commands: Commands) -> None:
 def _screen(options: argparse.Namespace) -> int:
     from mlip.io.files import check_target
     from mlip.screening import explain, screen
-    from mlip.screening.report import read_references, write_report
+    from mlip.screening.report import compared, read_references, write_report
     from mlip.screening.table import ENDINGS
 
     if options.explain is not None:
@@ -73,6 +73,8 @@ def _screen(options: argparse.Namespace) -> int:
         print(f"{row.id}  {row.property}  {row.reason}")
     if len(table.failures) > SHOWN:
         print(f"... and {len(table.failures) - SHOWN} more")
+    if references is not None:
+        print(compared(table.rows, references))
     page = write_report(table.rows, options.out / "report.html", references)
     written = [options.out / "table.csv", page, *(table.write(path) for path in options.export)]
     print(f"{len(table.rows)} results of {len(table.entries)} structures, {len(table.failures)} failed, written to "

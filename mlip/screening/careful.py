@@ -91,7 +91,7 @@ def _groups(work: ShardWork) -> tuple[list[list[Entry]], Counter[str]]:
 def _child(work: ShardWork, group: Sequence[Entry]) -> set[str]:
     """Compute structures in another process; return what it was working on when it died, nothing where it did not."""
     attempt = Attempt(work.shard.folder)
-    task = pickle.dumps((dataclasses.replace(work.shard, entries=tuple(group)), attempt, torch.get_num_threads()))
+    task = pickle.dumps((dataclasses.replace(work.shard, entries=tuple(group)), attempt))
     try:
         with tempfile.TemporaryFile() as words:
             status = _watched(work, task, words)
@@ -109,7 +109,8 @@ def _child(work: ShardWork, group: Sequence[Entry]) -> set[str]:
 def _watched(work: ShardWork, task: bytes, words: IO[bytes]) -> int:
     """Start a process and tell of what it adds until it ends; return its exit status."""
     process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                               stderr=words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+                               stderr=words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path),
+                                                  "OMP_NUM_THREADS": str(torch.get_num_threads())})
     assert process.stdin is not None
     try:
         with contextlib.suppress(BrokenPipeError):  # it died at once
@@ -136,8 +137,7 @@ def _tell(work: ShardWork) -> None:
 
 def main() -> None:
     """Compute the shard that comes on standard input, and end when that ends: who wrote it is dead."""
-    shard, attempt, threads = pickle.load(sys.stdin.buffer)
-    torch.set_num_threads(threads)
+    shard, attempt = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, args=(attempt,), daemon=True).start()
     try:
         work = ShardWork(shard)

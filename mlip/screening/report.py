@@ -87,6 +87,30 @@ def read_references(source: References) -> list[Mapping[str, Any]]:
     return list(found)
 
 
+def compared(rows: Iterable[Row], references: References) -> str:
+    """Return results beside what they are compared with, as a table in Markdown, column by column.
+
+    Args:
+        rows: of a store.
+        references: as of `read_references`.
+
+    Raises:
+        OptionError: references that are none.
+    """
+    data = page(rows, read_references(references))
+    names = [column["name"] for column in data["columns"]]
+    lines = ["| result | structure | value | reference | error | % |", "|---|---|---:|---:|---:|---:|"]
+    for name, values in data["references"]["values"].items():
+        for place, reference in values.items():
+            structure = data["structures"][int(place)]
+            value = structure[len(structure) - len(names) + names.index(name)]
+            if value is not None:
+                error = value - reference
+                percent = f"{100 * error / reference:+.1f}" if reference else ""
+                lines.append(f"| {name} | {structure[0]} | {value:.5g} | {reference:.5g} | {error:+.3g} | {percent} |")
+    return "\n".join(lines)
+
+
 def page(rows: Iterable[Row], references: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return all that the page shows, as JSON: see `report.js`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlip.errors import OptionError
-from mlip.screening.report import page, read_references, write_report
+from mlip.screening.report import compared, page, read_references, write_report
 from mlip.screening.store import Row
 
 
@@ -116,3 +116,11 @@ def test_equal_rows_give_equal_pages(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="give another path"):
         write_report([row("a")], tmp_path)
+
+
+def test_results_beside_their_references() -> None:
+    rows = [row("a"), row("b", value={"bulk_modulus": 100.0}), row("c", "relax", value={"energy": 1.0})]
+    lines = compared(rows, [{"id": "a", "bulk_modulus": 160.0}, {"id": "b", "bulk_modulus": 0.0},
+                            {"id": "c", "bulk_modulus": 1.0}]).splitlines()
+    assert lines[2:] == ["| eos.bulk_modulus | a | 140 | 160 | -20 | -12.5 |",
+                         "| eos.bulk_modulus | b | 100 | 0 | +100 |  |"]

@@ -148,6 +148,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "UnknownElementError" in printed
     assert "4 results of 4 structures, 1 failed" in printed
+    assert "all.xyz#1 | -4" in printed  # beside its reference
     assert str(out / "report.html") in printed
     page = (out / "report.html").read_text()
     assert "UnknownElementError" in page
