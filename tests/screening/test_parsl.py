@@ -57,7 +57,7 @@ def test_a_killed_worker_changes_nothing(tmp_path) -> None:
             each.kill()
         process.wait()
     assert process.returncode == 0, errors
-    assert len(list((tmp_path / "shared" / "rows").glob("*.jsonl"))) > 2  # a file of each process that worked: one came later
+    assert len(list((tmp_path / "shared" / "rows").glob("*.jsonl"))) > 2  # one of each process: one came later
     alone = screen([crystals], "gaunt-mace-elements", ["relax"], tmp_path / "alone")
     lines = [(tmp_path / folder / "table.csv").read_text().replace(f"{crystals}/", "").replace("crystals/", "")
              for folder in ("shared", "alone")]
