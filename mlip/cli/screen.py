@@ -11,6 +11,7 @@ from mlip.cli.common import Commands, add_average, model_of, show_progress
 from mlip.errors import OptionError
 
 SHOWN = 20  # failures
+LINES = 60  # of results beside references
 
 
 def add_commands(commands: Commands) -> None:
@@ -74,7 +75,8 @@ def _screen(options: argparse.Namespace) -> int:
     if len(table.failures) > SHOWN:
         print(f"... and {len(table.failures) - SHOWN} more")
     if references is not None:
-        print(compared(table.rows, references))
+        lines = compared(table.rows, references).splitlines()
+        print("\n".join(lines[:LINES]) + (f"\n... and {len(lines) - LINES} more" if len(lines) > LINES else ""))
     page = write_report(table.rows, options.out / "report.html", references)
     written = [options.out / "table.csv", page, *(table.write(path) for path in options.export)]
     print(f"{len(table.rows)} results of {len(table.entries)} structures, {len(table.failures)} failed, written to "

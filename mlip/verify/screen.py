@@ -14,7 +14,7 @@ import numpy as np
 
 from mlip.errors import WorkerError
 from mlip.screening import Store
-from mlip.screening.attempts import attempts_of
+from mlip.screening.attempts import ENDING, attempts_of
 
 POLL = 0.02  # s
 COMPARED = ("table.csv", "all.json")  # single values; all values, curves and structures, with their settings
@@ -97,7 +97,7 @@ class _Screening:
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
         self._store = Store(folder)
-        self._rows, self._before = self._store.rows(), attempts_of(folder)
+        self._rows, self._before = self._store.rows(), set(attempts_of(folder))
         self._process = subprocess.Popen([*command, "--out", str(folder), "--export", str(folder / COMPARED[1])],
                                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._folder, self._working = folder, list[list[str]]()
@@ -112,7 +112,7 @@ class _Screening:
     def kill(self) -> bool:
         """Kill it; return False if it had ended well."""
         if self._process.poll() is None:
-            self._working = list(self._begun().values())
+            self._working = [keys for name, keys in attempts_of(self._folder).items() if name not in self._before]
             self._process.kill()
             self._process.communicate()
             return True
@@ -134,5 +134,5 @@ class _Screening:
         if self._process.returncode:
             raise WorkerError(f"mlip screen ended with {self._process.returncode}: {errors.strip()[-2000:]}")
 
-    def _begun(self) -> dict[str, list[str]]:
-        return {name: keys for name, keys in attempts_of(self._folder).items() if name not in self._before}
+    def _begun(self) -> bool:
+        return any(path.name not in self._before for path in self._store.folder.glob(f"*{ENDING}"))
