@@ -11,7 +11,7 @@ import mlip
 from mlip.checkpoints import bundled
 
 ROOT = Path(__file__).parents[1]
-TEXTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/guide.md", "data/README.md",
+TEXTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/guide/README.md", "data/README.md",
          "data/models/README.md", "data/reference/README.md")
 
 

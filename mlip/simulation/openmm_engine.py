@@ -204,6 +204,18 @@ class OpenMMRun:
                 else np.zeros((3, 3)))
         return state.getPositions(asNumpy=True)._value / NM_PER_ANGSTROM, cell
 
+    def kinetic(self, state: openmm.State) -> float:
+        """Return the kinetic energy in eV of a State with energy and velocities.
+
+        Motion of the centre of mass is removed before each step (but for NVE), after which the noise of the thermostat
+        moves it again: that is left out, since no degrees of freedom are counted for it.
+        """
+        energy = state.getKineticEnergy()._value
+        if self._plan.ensemble != "nve":
+            momentum = self._masses @ state.getVelocities(asNumpy=True)._value
+            energy -= 0.5 * momentum @ momentum / self._masses.sum()
+        return float(energy / KJ_PER_MOL_PER_EV)
+
     def advance(self, recorder: Recorder) -> None:
         """Take one step, let the barostat act, and see whether all is well.
 
@@ -301,11 +313,10 @@ def _context(atoms: Atoms, potential: Potential | Committee, plan: Plan, platfor
 
 def _record(run: OpenMMRun, journal: Journal, spread: SpreadReporter | None) -> None:
     """Record a frame, ask the rule, and take a checkpoint."""
-    state = run.context.getState(energy=True, positions=True)
+    state = run.context.getState(energy=True, positions=True, velocities=True)
     prediction = None if spread is None else spread.predict(state)
-    journal.recorder.add(run.step, state.getPotentialEnergy()._value / KJ_PER_MOL_PER_EV,
-                         state.getKineticEnergy()._value / KJ_PER_MOL_PER_EV, *run.places(state),
-                         None if prediction is None else prediction.forces_std_max)
+    journal.recorder.add(run.step, state.getPotentialEnergy()._value / KJ_PER_MOL_PER_EV, run.kinetic(state),
+                         *run.places(state), None if prediction is None else prediction.forces_std_max)
     if spread is not None and spread.rule is not None and prediction is not None:
         spread.rule.check(run.step, spread.atoms, prediction)
     journal.keep(run)

@@ -35,6 +35,15 @@ def test_both_engines_take_the_same_path(binding, structures, tmp_path) -> None:
         np.testing.assert_allclose(o.final.positions, frames["openmm"][-1].positions, atol=1e-8)
 
 
+def test_noise_on_the_centre_of_mass_is_no_temperature(binding, copper) -> None:
+    plan = Plan(steps=3, timestep=2.0, ensemble="nvt", temperature=400.0, friction=100.0, every=3)
+    record = ENGINES["openmm"](copper, binding, plan)
+    momentum, mass = record.final.get_momenta().sum(axis=0), record.final.get_masses().sum()
+    moving = float(momentum @ momentum / mass / 2)
+    assert moving > 1e-3
+    assert record.kinetic[-1] == pytest.approx(record.final.get_kinetic_energy() - moving, rel=1e-6)
+
+
 @both_engines
 def test_energy_is_conserved_to_second_order(binding, moving_copper, engine) -> None:
     """The error of velocity Verlet is quadratic in the time step, if forces are the derivative of the energy."""
