@@ -11,8 +11,8 @@ import mlip
 from mlip.checkpoints import bundled
 
 ROOT = Path(__file__).parents[1]
-TEXTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "examples/guide/README.md", "data/README.md",
-         "data/models/README.md", "data/reference/README.md")
+TEXTS = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md",
+         "examples/guide/README.md", "data/models/README.md", "data/reference/README.md")
 
 
 @pytest.mark.parametrize("name", TEXTS)
