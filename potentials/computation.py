@@ -20,6 +20,7 @@ from mlip.potentials.repeats import Repeats
 from mlip.potentials.settings import Settings
 from mlip.units import KJ_PER_MOL_NM_PER_EV_A, KJ_PER_MOL_PER_EV, NM_PER_ANGSTROM
 
+MOST_REFUSED = 8  # contacts that a minimiser is led to before it is told
 Packed = tuple[tuple[Any, ...], tuple[Any, ...]]
 Reduced = tuple[Any, Packed]
 
@@ -52,6 +53,7 @@ class Computation:
         self.evaluator: Evaluator | None = None
         self._step: int | None = -1  # that was taken before the last call; None where nobody tells
         self._lowest = torch.tensor(torch.inf)  # eV, energy since then
+        self._refused = 0  # contacts with the lowest energy since then
         self._repeats = Repeats[tuple[torch.Tensor, torch.Tensor]]()
         if potential is not None:
             self._prepare(potential)
@@ -91,8 +93,9 @@ class Computation:
             NonFiniteError: positions or results are NaN or infinite; names the particles of the System.
             TopologyError: the System has another number of particles.
             ModelFileError, ModelNotFoundError: the model of a copied force cannot be found again.
-            CloseContactError: atoms closer than real ones come, at the first call, after a step, or where the energy is
-                the lowest since: what else a minimiser tries it takes back.
+            CloseContactError: atoms closer than real ones come, at the first call or after a step. Where no step was
+                taken, a minimiser may be trying: an energy that is the lowest since is made infinite, so that it takes
+                that back as it does the others; at the ninth time it is an error.
             StructureError: a collapsed box.
         """
         r = positions.detach().to(torch.float64) / NM_PER_ANGSTROM
@@ -121,13 +124,25 @@ class Computation:
                 on_device = None if there is None else there.to(evaluator.potential.device)
                 known = self._repeats.find(positions, cell)
                 energy, forces = known or self._repeats.keep(positions, cell, evaluator.tensors(structure, on_device))
-                if bool(energy < self._lowest) if tried else known is not None:  # it will stay there, or nobody looked
-                    evaluator.check_contacts(structure)
+                self._refused = self._refused if tried else 0
+                if bool(energy < self._lowest) if tried else known is not None:  # it would stay there, or nobody looked
+                    energy = self._unless_in_contact(evaluator, structure, energy)
                 self._lowest = torch.minimum(energy, self._lowest) if tried else energy
                 return energy - self._offset, forces
             except MLIPError as error:  # OpenMM keeps only the text
                 error.args = (f"{type(error).__name__}: {error}{self._in_system(error)}",)
                 raise
+
+    def _unless_in_contact(self, evaluator: Evaluator, structure: Structure, energy: torch.Tensor) -> torch.Tensor:
+        """Return the energy, or infinity where a minimiser tries atoms in contact and may still find a way around."""
+        try:
+            evaluator.check_contacts(structure)
+        except CloseContactError:
+            self._refused += 1
+            if self._refused > MOST_REFUSED or evaluator.refuse_contacts or self._step is None:  # or nobody tells
+                raise
+            return torch.full_like(energy, torch.inf)
+        return energy
 
     def _box(self, state: Any) -> NDArray[np.float64] | None:
         return _nanometers(state.getPeriodicBoxVectors(asNumpy=True)) if self.settings.periodic else None

@@ -168,7 +168,7 @@ class Hole(EnergyModel):
 
 @pytest.mark.parametrize(("distance", "most"), [(0.4, 1), (2.0, 40)])
 def test_the_minimiser_of_openmm(distance, most, monkeypatch) -> None:
-    """It gives up at the first contact, and does not search for a way on."""
+    """It gives up where the model leads it to a contact again and again, and does not search for a way on."""
     potential = mlip.Potential(Hole(), ModelInfo(family="hole", name="hole"))
     atoms = Atoms("CO", [[0, 0, 0], [0, 0, distance]])
     tensors, calls = Evaluator.tensors, []
