@@ -19,7 +19,7 @@ import torch
 from scipy.special import lpmv
 from torch import Tensor
 
-from mlip.nn.linear import ElementLinear
+from mlip.nn.linear import DegreeLinear
 from mlip.ops import (
     Backend,
     Edges,
@@ -297,21 +297,22 @@ def unpacked(packed: Tensor, frame: EdgeFrame) -> Tensor:
 
 
 def linear(atoms: int, edges: int, degree: int = 2, channels: int = 3) -> Problem:
+    """One matrix for each degree; those that depend on the element are tested in `tests/nn/test_linear.py`."""
     torch.manual_seed(3)
-    single, kind = ElementLinear(2, degree, channels).requires_grad_(False), torch.arange(atoms) % 2
+    single = DegreeLinear(degree, channels).requires_grad_(False)
     layer = copy.deepcopy(single).double()
 
     def call(x: Tensor, backend: Backend) -> Tensor:
-        out: Tensor = (layer if x.dtype == torch.float64 else single)(x, kind, backend)
+        out: Tensor = (layer if x.dtype == torch.float64 else single)(x, backend)
         return out
 
     def slow(x: Tensor) -> Tensor:
         out = torch.zeros(atoms, size(degree), channels, dtype=x.dtype)
         for n, l in ((n, l) for n in range(atoms) for l in range(degree + 1)):
-            out[n, block(l)] = x[n, block(l)] @ layer.weight[kind[n], l].to(x.dtype) / math.sqrt(2 * channels)
+            out[n, block(l)] = x[n, block(l)] @ layer.weight[l].to(x.dtype) / math.sqrt(channels)
         return out
 
-    return Problem((numbers(5, atoms, size(degree + 1), channels),), call, slow)
+    return Problem((numbers(5, atoms, size(degree), channels),), call, slow)
 
 
 OPS: dict[str, Callable[..., Problem]] = {
