@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlip.errors import WorkerError
 from mlip.simulation.record import Outputs, outputs_of
+from mlip.verify.process import CommandProcess
 
 POLL = 0.01  # s
 COMPARED = ("trajectory", "topology", "final", "log")
@@ -68,7 +66,7 @@ def verify_restart(file: str | Path, folder: str | Path, options: Sequence[str],
     whole, killed = (outputs_of(Path(folder) / f"{name}-{kind}.dcd") for kind in ("whole", "killed"))
     for path in (*whole, *killed):
         path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "mlip.cli.main", "md", str(file), "--engine", engine, "--ensemble", ensemble,
+    command = ["md", str(file), "--engine", engine, "--ensemble", ensemble,
                "--steps", str(steps), *options, "--output"]
     first = _Process(command, whole)
     first.await_frames()
@@ -93,37 +91,17 @@ def different(whole: Outputs, killed: Outputs) -> tuple[str, ...]:
     return tuple(b.name for a, b in pairs if not b.exists() or a.read_bytes() != b.read_bytes())
 
 
-class _Process:
+class _Process(CommandProcess):
     """A process that runs `mlip md`."""
 
     def __init__(self, command: Sequence[str], files: Outputs) -> None:
         self._log, self._before = files.log, _seen(files.log)
-        self._process = subprocess.Popen([*command, str(files.trajectory)], stdout=subprocess.DEVNULL,
-                                         stderr=subprocess.PIPE, text=True)
+        super().__init__([*command, str(files.trajectory)])
 
     def await_frames(self) -> None:
         """Wait until it writes to the log, or ends."""
-        while self._process.poll() is None and _seen(self._log) == self._before:
+        while self.running() and _seen(self._log) == self._before:
             time.sleep(POLL)
-
-    def kill(self) -> bool:
-        """Kill it; return False if it had ended well."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
-            return True
-        self.finish()
-        return False
-
-    def finish(self) -> None:
-        """Wait for its end.
-
-        Raises:
-            WorkerError: it failed.
-        """
-        _, errors = self._process.communicate()
-        if self._process.returncode:
-            raise WorkerError(f"mlip md ended with {self._process.returncode}: {errors.strip()[-2000:]}")
 
 
 def _seen(path: Path) -> tuple[int, int] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlip.errors import WorkerError
 from mlip.screening import Store
 from mlip.screening.attempts import ENDING, attempts_of
+from mlip.verify.process import CommandProcess
 
 POLL = 0.02  # s
 COMPARED = ("table.csv", "all.json")  # single values; all values, curves and structures, with their settings
@@ -71,7 +69,7 @@ def verify_screen(inputs: Sequence[str | Path], folder: str | Path, options: Seq
     whole, killed = (Path(folder) / name for name in ("whole", "killed"))
     for each in (whole, killed):
         shutil.rmtree(each, ignore_errors=True)
-    command = [sys.executable, "-m", "mlip.cli.main", "screen", *map(str, inputs), *options]
+    command = ["screen", *map(str, inputs), *options]
     first = _Screening(command, whole)
     first.await_results(0)
     alive = time.perf_counter()
@@ -92,47 +90,31 @@ def verify_screen(inputs: Sequence[str | Path], folder: str | Path, options: Seq
     return ScreenReport(results, done, len(keys) - len(set(keys)), lost, differing, time.perf_counter() - began)
 
 
-class _Screening:
+class _Screening(CommandProcess):
     """A process that runs `mlip screen`."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
         self._store = Store(folder)
         self._rows, self._before = self._store.rows(), set(attempts_of(folder))
-        self._process = subprocess.Popen([*command, "--out", str(folder), "--export", str(folder / COMPARED[1])],
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._folder, self._working = folder, list[list[str]]()
+        super().__init__([*command, "--out", str(folder), "--export", str(folder / COMPARED[1])])
 
     def await_results(self, count: int) -> None:
         """Wait until it works and there are so many results, or it ends."""
         found = len(self._rows)
-        while self._process.poll() is None and not (self._begun() and found >= count):
+        while self.running() and not (self._begun() and found >= count):
             time.sleep(POLL)
             found += len(self._store.new())
 
     def kill(self) -> bool:
-        """Kill it; return False if it had ended well."""
-        if self._process.poll() is None:
-            self._working = [keys for name, keys in attempts_of(self._folder).items() if name not in self._before]
-            self._process.kill()
-            self._process.communicate()
-            return True
-        self.finish()
-        return False
+        """Note what it is working on, and kill it; return False if it had ended well."""
+        self._working = [keys for name, keys in attempts_of(self._folder).items() if name not in self._before]
+        return super().kill()
 
     def lost(self) -> int:
         """Return how many results it was working on when it was killed, and did not finish."""
         known = {row.key for row in self._store.rows()}
         return max((len(set(keys) - known) for keys in self._working), default=0)
-
-    def finish(self) -> None:
-        """Wait for its end.
-
-        Raises:
-            WorkerError: it failed.
-        """
-        _, errors = self._process.communicate()
-        if self._process.returncode:
-            raise WorkerError(f"mlip screen ended with {self._process.returncode}: {errors.strip()[-2000:]}")
 
     def _begun(self) -> bool:
         return any(path.name not in self._before for path in self._store.folder.glob(f"*{ENDING}"))
