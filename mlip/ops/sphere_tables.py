@@ -21,6 +21,7 @@ from mlip.so3.poisson import poisson_entries
 from mlip.so3.quadrature import octant_quadrature, sphere_quadrature
 from mlip.so3.vector_harmonics import vector_basis
 
+WIDTH = 16  # a vector of AVX-512: products with narrower matrices give a row bits that depend on its place
 PRODUCTS: dict[str, Callable[[int, int, int], Entries]] = {"gaunt": gaunt_entries, "zonal": zonal_entries,
                                                             "poisson": poisson_entries}
 
@@ -98,7 +99,12 @@ def embedding_factors(lmax: int, mmax: int, like: Tensor) -> Tensor:
 
 
 def sphere_samples(lmax: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return points [P, 3], and component-normalised harmonics on them that integrate products of two, [P, M]."""
+    """Return what integrates the product of two functions of at most degree `lmax`, one of them a harmonic.
+
+    Returns:
+        Points [P, 3], and component-normalised harmonics on them times weights, [P, M]. Points without a weight and
+        columns of zeros make P and M multiples of `WIDTH`.
+    """
     points, weighted = constants("samples", lmax, dtype=like.dtype, device=like.device)
     return points, weighted
 
@@ -201,7 +207,9 @@ def _reflections(points: NDArray[np.float64], lmax: int) -> Numbers:
 
 def _samples(lmax: int) -> Numbers:
     points, weights = sphere_quadrature(2 * lmax)
-    return points, weights[:, None] * harmonics(points, lmax) / np.sqrt(4 * np.pi)
+    weighted = weights[:, None] * harmonics(points, lmax) / np.sqrt(4 * np.pi)
+    rows, columns = (-n % WIDTH for n in weighted.shape)
+    return np.pad(points, ((0, rows), (0, 0)), mode="edge"), np.pad(weighted, ((0, rows), (0, columns)))
 
 
 def _matrices(points: NDArray[np.float64], weights: NDArray[np.float64], degrees: tuple[int, int, int],

@@ -23,10 +23,11 @@ def wigner_matrices(rotations: Tensor, lmax: int) -> Tensor:
         [E, (lmax+1)^2, (lmax+1)^2], zero between different degrees; differentiable any number of times.
     """
     points, weighted = sphere_samples(lmax, rotations)
-    turned = spherical_harmonics((rotations.unsqueeze(1) @ points.unsqueeze(-1)).reshape(-1, 3), lmax)
+    turned = (rotations.reshape(-1, 3) @ points.T).view(-1, 3, len(points)).mT.reshape(-1, 3)
+    signals = spherical_harmonics(turned, lmax).view(-1, len(points), size(lmax)).mT
     degree = component_degrees(lmax, rotations)
-    matrices = turned.view(len(rotations), len(points), size(lmax)).mT @ weighted
-    return matrices * (degree[:, None] == degree)
+    matrices = (signals.reshape(-1, len(points)) @ weighted).view(-1, size(lmax), weighted.shape[1])
+    return matrices[:, :, : size(lmax)] * (degree[:, None] == degree)
 
 
 def from_polar_axis(vectors: Tensor) -> Tensor:
@@ -45,8 +46,8 @@ def from_polar_axis(vectors: Tensor) -> Tensor:
     down = y < 0
     s = torch.where(down, -1.0, 1.0).to(y)
     k = 1 / (1 + s * y)  # of the rotation around (s z, 0, -s x) that turns (0, s, 0) into the direction
-    zero, a, c = torch.zeros_like(y), s * z, -s * x
-    half_turn = torch.diag_embed(torch.stack([torch.ones_like(s), s, s], dim=-1))
-    cross = torch.stack([zero, -c, zero, c, zero, -a, zero, a, zero], dim=-1).view(-1, 3, 3)
-    shortest = torch.eye(3, dtype=y.dtype, device=y.device) + cross + k[:, None, None] * cross @ cross
-    return shortest @ half_turn
+    a, c = s * z, -s * x
+    rows = [1 - k * c * c, -s * c, s * k * a * c,
+            c, s - s * k * (a * a + c * c), -s * a,
+            k * a * c, s * a, s - s * k * a * a]
+    return torch.stack(rows, dim=-1).view(-1, 3, 3)

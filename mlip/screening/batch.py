@@ -23,7 +23,7 @@ from mlip.nn.derivatives import BatchPrediction
 from mlip.screening.filler import filler
 
 SKIN = 1.0  # A
-SIZES_OF_CALLS = (32_768, 8_192, 2_048)  # in the units of `load`; larger calls are no faster on a CPU
+SIZES_OF_CALLS = (16_384, 8_192, 2_048)  # in the units of `load`; larger calls are no faster on a CPU
 ATOM = 32  # edges that need as much memory as an atom
 
 

@@ -52,28 +52,33 @@ def same(a: Prediction | Exception, b: Prediction | Exception) -> bool:
     return (a.energy == b.energy and np.array_equal(a.forces, b.forces) and np.array_equal(a.stress, b.stress))
 
 
-def test_bits_do_not_depend_on_company(elements: mlip.Potential) -> None:
-    model = BatchedModel(elements)
+@pytest.mark.parametrize("name", ["gaunt-mace-elements", "equiformer-v3-elements"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_do_not_depend_on_company(name: str, dtype: str) -> None:
+    potential = mlip.load(name, dtype=dtype)
+    model = BatchedModel(potential)
     assert model.most > 0
     found = crystals(16)
 
     def of(which: Sequence[int]) -> list[Prediction | Exception]:
-        return model([System.of(found[i], elements) for i in which])
+        return model([System.of(found[i], potential) for i in which])
 
     alone = [of([i])[0] for i in range(16)]
     draw = np.random.default_rng(1)
     for _ in range(6):
         which = draw.permutation(16)[: draw.integers(2, 16)].tolist()
         assert all(same(one, alone[i]) for one, i in zip(of(which), which, strict=True))
-    plain = elements.predict(found[3])
+    plain = potential.predict(found[3])
     assert alone[3].energy == pytest.approx(plain.energy, abs=1e-5)  # type: ignore[union-attr]
 
 
-def test_a_model_that_is_not_independent_works_alone() -> None:
-    potential = mlip.load("equiformer-v3-elements")
+def test_a_model_that_takes_no_crystals_works_alone() -> None:
+    potential = mlip.load("transip-acac")
     model = BatchedModel(potential)
-    found = model([System.of(atoms, potential) for atoms in crystals(3)])
-    for atoms, one in zip(crystals(3), found, strict=True):
+    assert model.most == 0
+    molecules = [molecule(name) for name in ("CH3OH", "H2O", "C6H6")]
+    found = model([System.of(atoms, potential) for atoms in molecules])
+    for atoms, one in zip(molecules, found, strict=True):
         assert isinstance(one, Prediction)
         assert one.energy == pytest.approx(potential.predict(atoms).energy, abs=1e-5)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mlip.models.equiformer_v3.blocks import NORM_EPS
 from mlip.nn.workspace import WORKSPACE
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from mlip.models.equiformer_v3.neighbourhood import Neighbourhood
 
 EDGES = 512  # in a block, unless one atom has more
-ROWS = 16384  # of radial functions in a chunk of blocks
+ROWS = 16384  # of radial functions in a chunk of blocks; calls that `mlip.screening` makes have no more
 KEEP = 768 << 20  # bytes for a layer
+ROUND = 4  # rows of a block are filled up to multiples: an odd number takes other kernels at the end, with other bits
 KEEP_ALL = 4 << 20  # bytes of the same tensors up to which everything is kept that is worth it
 
 
@@ -38,6 +40,16 @@ class Block:
     last: int
     begin: int
     end: int
+
+    @property
+    def edges(self) -> int:
+        """How many edges it has."""
+        return self.end - self.begin
+
+    @property
+    def rows(self) -> int:
+        """How many rows its linear maps have: edges, and rows of zeros to a multiple of `ROUND`."""
+        return self.edges + -self.edges % ROUND
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ class _Blocked(torch.autograd.Function):
         return dx, dbasis, dwigner, denvelope, None, None
 
 
-First = tuple[Tensor, Tensor]  # scalars [e, extra] and hidden components [e, K, outputs] of a block
+First = tuple[Tensor, Tensor]  # scalars [r, extra] and hidden components [r, K, outputs] of the r rows of a block
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class Second:
         first: scalars and hidden components.
         leaves: logits [e, H] and envelope [e, 1].
         weights: [e, H], of the attention, and their graph from these.
-        gated: gates, hidden components and, with its graph from these, what becomes of them [e, K, hidden]; None for
+        gated: gates, hidden components and, with its graph from these, what becomes of them [r, K, hidden]; None for
             the activation `"swiglu"`, which needs no graph.
         values: [e, K, heads * value].
     """
@@ -188,10 +200,11 @@ class _Run:
     def first(self, block: Block, chunk: Chunk, radial: Tensor) -> First:
         """Return the results of the first linear map."""
         sender, receiver = self._ends(block)
-        shape = block.end - block.begin, self.frame.components, 2 * self.x.shape[2]
-        buffer = WORKSPACE.take(shape, self.x)
+        buffer = WORKSPACE.take((block.rows, self.frame.components, 2 * self.x.shape[2]), self.x)
+        messages, rest = buffer.tensor.tensor_split([block.edges])
         to_edges(self.x, self.wigner[block.begin : block.end], radial, sender, receiver, chunk.row_of(block),
-                 self.frame.lmax, self.frame.mmax, buffer.tensor)
+                 self.frame.lmax, self.frame.mmax, messages)
+        rest.zero_()
         made: First = self.layer.first.evaluate(buffer.tensor)
         WORKSPACE.give(buffer)
         return made
@@ -200,7 +213,7 @@ class _Run:
         """Return values and weights."""
         layer, (scalars, hidden), (_, receiver) = self.layer, first, self._ends(block)
         alpha, *gates = torch.split(scalars, layer.extra, dim=1)
-        logits = head_logits(alpha, *self._norm()).requires_grad_()
+        logits = head_logits(alpha[: block.edges], *self._norm()).requires_grad_()
         envelope = self.envelope[block.begin : block.end].detach().requires_grad_()
         with torch.enable_grad():
             weights = layer.weights(logits, receiver - block.first, block.last - block.first, envelope)
@@ -212,7 +225,7 @@ class _Run:
                 gate, hidden = (t.detach().requires_grad_() for t in (*gates, hidden))
                 active = layer.activate(hidden, [gate], "compiled")
             gated = gate, hidden, active
-        return Second(first, (logits, envelope), weights, gated, layer.second.evaluate(active)[1])
+        return Second(first, (logits, envelope), weights, gated, layer.second.evaluate(active)[1][: block.edges])
 
     def sum(self, block: Block, made: Second) -> Tensor:
         """Return the sums on the receivers of a block."""
@@ -228,10 +241,11 @@ class _Run:
         dvalues, by_sum, dweights = from_edges_backward(g, made.values, wigner, made.weights.detach(),
                                                         self._offsets(block), lmax, mmax)
         dscalars, dhidden, by_weights = self._between(made, dvalues, dweights)
-        buffer = WORKSPACE.take((len(wigner), self.frame.components, 2 * self.x.shape[2]), self.x)
+        buffer = WORKSPACE.take((block.rows, self.frame.components, 2 * self.x.shape[2]), self.x)
         self.layer.first.transposed(dscalars, dhidden, buffer.tensor)
-        by_messages, of_edges = to_edges_backward(buffer.tensor, self.x, wigner, radial, sender, receiver, row, lmax,
-                                                  mmax, dx)
+        dmessages = buffer.tensor[: block.edges]
+        by_messages, of_edges = to_edges_backward(dmessages, self.x, wigner, radial, sender, receiver, row, lmax, mmax,
+                                                  dx)
         WORKSPACE.give(buffer)
         dradial.index_add_(0, row, of_edges)
         torch.add(by_sum, by_messages, out=dwigner[here])
@@ -239,12 +253,13 @@ class _Run:
 
     def _between(self, made: Second, dvalues: Tensor, dweights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the derivatives by scalars, hidden components and envelope of what has these by values and weights."""
-        layer, (scalars, hidden) = self.layer, made.first
+        layer, (scalars, hidden), edges = self.layer, made.first, len(dvalues)
         dlogits, denvelope = torch.autograd.grad(made.weights, made.leaves, dweights)
-        dscalars = torch.empty_like(scalars)
+        dscalars = torch.zeros_like(scalars)
         alpha, *gates = torch.split(scalars, layer.extra, dim=1)
         dalpha, *dgates = torch.split(dscalars, layer.extra, dim=1)
-        head_logits_backward(dlogits, alpha, *self._norm(), dalpha)
+        head_logits_backward(dlogits, alpha[:edges], *self._norm(), dalpha[:edges])
+        dvalues = pad(dvalues, (0, 0, 0, 0, 0, len(scalars) - edges)) if len(scalars) > edges else dvalues
         dactive = dvalues.new_empty(*dvalues.shape[:2], layer.config.attention_hidden)
         layer.second.transposed(None, dvalues, dactive)
         if made.gated is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlip.graph import AtomGraph
-from mlip.models.equiformer_v3.blocked import Chunk, chunks_of
+from mlip.models.equiformer_v3.blocked import ROUND, Chunk, chunks_of
 from mlip.models.equiformer_v3.config import EquiformerV3Config
 from mlip.nn.rowwise import by_rows
 from mlip.ops import Backend, Edges, packing_index, spherical_harmonics, use_compiled, wigner_matrices
@@ -161,6 +161,7 @@ def _rows(graph: AtomGraph, elements: Tensor) -> tuple[Tensor, Tensor]:
     """Return one edge of each row of radial functions [R], and the row of each edge [E].
 
     The two edges of a pair of atoms of one element have the same radial functions; others depend on which end is which.
+    Rows that no edge has make R a multiple of `ROUND`.
     """
     every = torch.arange(graph.edge_index.shape[1], device=elements.device)
     if torch.compiler.is_compiling():  # the number of rows would depend on the data
@@ -168,4 +169,4 @@ def _rows(graph: AtomGraph, elements: Tensor) -> tuple[Tensor, Tensor]:
     first = graph.pair_edge[graph.pair]
     sender, receiver = elements[graph.edge_index]
     edge, row = torch.unique(torch.where(sender == receiver, first, every), return_inverse=True)
-    return edge, row
+    return torch.cat([edge, edge[-1:].expand(-len(edge) % ROUND)]), row
