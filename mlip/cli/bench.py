@@ -195,7 +195,6 @@ def _add_screen(subjects: Commands) -> None:
     many.add_argument("--mixed", type=int, default=1000, help="crystals of 2 to 200 atoms for the memory (default: "
                       "%(default)s)")
     many.add_argument("--memory", type=float, default=4.0, help="GB these may take (default: %(default)s)")
-    _add_threads(many)
     many.set_defaults(run=_screen)
 
 
@@ -424,5 +423,5 @@ def _md(options: argparse.Namespace) -> None:
 def _screen(options: argparse.Namespace) -> None:
     from mlip.bench.screen import bench_screen, table
 
-    _report(options, lambda: bench_screen(options.model, options.threads, structures=options.structures,
-                                          fmax=options.fmax, mixed=options.mixed, memory=options.memory), table)
+    _report(options, lambda: bench_screen(options.model, structures=options.structures, fmax=options.fmax,
+                                          mixed=options.mixed, memory=options.memory), table)

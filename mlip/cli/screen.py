@@ -32,7 +32,8 @@ def add_commands(commands: Commands) -> None:
     screen.add_argument("--symmetry", action="store_true", help="keep the space group of each crystal")
     screen.add_argument("--memory", type=float, metavar="GB", help="that each process may have (default: no limit)")
     workers = screen.add_mutually_exclusive_group()
-    workers.add_argument("--workers", type=int, default=1, help="processes, of one thread each (default: this one)")
+    workers.add_argument("--workers", type=int, default=1, help="processes, of one thread each (default: this one); "
+                         "their number changes no bit")
     workers.add_argument("--parsl", type=Path, metavar="FILE", help="workers: a Python file with a parsl.Config "
                          "called `config`, such as examples/parsl_local.py")
     screen.add_argument("--references", type=Path, metavar="FILE", help="CSV or JSON with id or formula and results, "
@@ -94,9 +95,7 @@ def _pool(options: argparse.Namespace) -> AbstractContextManager[Executor | None
         return nullcontext()
     import multiprocessing
 
-    import torch
-
-    return ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
+    return ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
 
 
 def _settings(options: argparse.Namespace, names: list[str]) -> dict[str, object]:

@@ -138,7 +138,7 @@ def test_refused_for_transip(run) -> None:
 
 
 def test_screen(run) -> None:
-    code, out, err = run("bench", "screen", "--structures", 3, "--mixed", 3, "--threads", 1, "--fmax", 0.05, "--json",
+    code, out, err = run("bench", "screen", "--structures", 3, "--mixed", 3, "--fmax", 0.05, "--json",
                          "rows.json")
     assert (code, err) == (0, "")
     rows = json.loads(Path("rows.json").read_text())

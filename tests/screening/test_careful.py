@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,12 @@ import mlip
 from mlip.screening import Store, screen
 from mlip.screening.attempts import Attempt, attempts_at, forget_attempts
 from mlip.screening.inputs import read_inputs
+from mlip.screening.parsl import parsl_workers
 from mlip.screening.properties import relax
 from mlip.screening.registry import recorded, wanted
 from mlip.screening.screen import Run
 
+ROOT = Path(__file__).resolve().parents[2]
 KILLER = '''
 import os, signal
 
@@ -61,6 +66,8 @@ def structures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Atoms]:
     """Five crystals; the third kills who relaxes it."""
     (tmp_path / "test_killer_structures.py").write_text(STRUCTURES)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     from test_killer_structures import structures
 
     return structures()
@@ -73,7 +80,18 @@ def check(table, killer: str) -> None:
     assert len(table.rows) == 10
 
 
-def test_what_kills_is_found(structures: list[Atoms], binding: mlip.Potential, tmp_path: Path) -> None:
+def workers(kind: str, folder: Path) -> AbstractContextManager[Executor | None]:
+    if kind == "pool":
+        return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    if kind == "parsl":
+        pytest.importorskip("parsl")
+        return parsl_workers(ROOT / "examples" / "parsl_local.py", folder)
+    return nullcontext()
+
+
+@pytest.mark.parametrize("kind", ["this process", pytest.param("pool", marks=pytest.mark.slow),
+                                  pytest.param("parsl", marks=pytest.mark.slow)])
+def test_what_kills_is_found(structures: list[Atoms], binding: mlip.Potential, tmp_path: Path, kind: str) -> None:
     """Two processes have died with the same structure; a third one confirms that."""
     file = binding.save(tmp_path / "small.mlip")
     settings = {"relax": relax.Settings(fmax=0.1)}
@@ -82,7 +100,9 @@ def test_what_kills_is_found(structures: list[Atoms], binding: mlip.Potential, t
     run = Run(Store(out), [entry], {"relax": recorded(wanted(["relax"])[0], settings, binding)}, binding.info.sha256)
     for _ in range(2):
         Attempt(out).on([run.key(entry, "relax")])
-    check(screen(structures, file, ["relax", "energy"], out, settings=settings), entry.hash)
+    with workers(kind, tmp_path) as executor:
+        table = screen(structures, file, ["relax", "energy"], out, settings=settings, executor=executor)
+    check(table, entry.hash)
     assert not list((out / "rows").glob("*.work"))
     keys = [row.key for row in Store(out).new()]
     assert len(set(keys)) == len(keys) == 10
@@ -91,9 +111,8 @@ def test_what_kills_is_found(structures: list[Atoms], binding: mlip.Potential, t
 @pytest.mark.slow
 def test_the_third_call_ends(structures: list[Atoms], binding: mlip.Potential, tmp_path: Path) -> None:
     file = binding.save(tmp_path / "small.mlip")
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), str(tmp_path)])
     command = [sys.executable, "-c", CALL, str(file), str(tmp_path / "out")]
-    codes = [subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode for _ in range(3)]
+    codes = [subprocess.run(command, check=False).returncode for _ in range(3)]
     assert codes == [-11, -11, 0]
     table = screen(structures, file, ["relax", "energy"], tmp_path / "out",
                    settings={"relax": relax.Settings(fmax=0.1)})
