@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import astuple, replace
@@ -52,9 +53,9 @@ class Computation:
         self._lock = threading.Lock()
         self.evaluator: Evaluator | None = None
         self._step: int | None = -1  # that was taken before the last call; None where nobody tells
-        self._lowest = torch.tensor(torch.inf)  # eV, energy since then
+        self._lowest = math.inf  # eV, energy since then
         self._refused = 0  # contacts with the lowest energy since then
-        self._repeats = Repeats[tuple[torch.Tensor, torch.Tensor]]()
+        self._repeats = Repeats[tuple[float, torch.Tensor]]()
         if potential is not None:
             self._prepare(potential)
 
@@ -77,7 +78,7 @@ class Computation:
         """
         positions = _nanometers(state.getPositions(asNumpy=True)) / NM_PER_ANGSTROM
         energy, forces = self._evaluate(positions, self._box(state), step=state.getStepCount())
-        return energy.item() * KJ_PER_MOL_PER_EV, forces.cpu().numpy() * KJ_PER_MOL_NM_PER_EV_A
+        return energy * KJ_PER_MOL_PER_EV, forces.cpu().numpy() * KJ_PER_MOL_NM_PER_EV_A
 
     def evaluate(self, positions: torch.Tensor, box: NDArray[np.float64] | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the energy in kJ/mol, a scalar, and the forces in kJ/mol/nm, both float64 and detached.
@@ -100,12 +101,12 @@ class Computation:
         """
         r = positions.detach().to(torch.float64) / NM_PER_ANGSTROM
         energy, forces = self._evaluate(r.cpu().numpy(), box, r)
-        energy, forces = energy * KJ_PER_MOL_PER_EV, forces * KJ_PER_MOL_NM_PER_EV_A
-        return energy.to(positions.device), forces.to(positions.device).contiguous()
+        forces = (forces * KJ_PER_MOL_NM_PER_EV_A).to(positions.device).contiguous()
+        return forces.new_tensor(energy * KJ_PER_MOL_PER_EV), forces
 
     def _evaluate(self, positions: NDArray[np.float64], box: NDArray[np.float64] | None,
-                  there: torch.Tensor | None = None, step: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return energy and forces, eV and eV/A, on the device of the model.
+                  there: torch.Tensor | None = None, step: int | None = None) -> tuple[float, torch.Tensor]:
+        """Return the energy, eV, and the forces, [N, 3] in eV/A, on the device of the model.
 
         Args:
             positions: [N, 3], A.
@@ -125,15 +126,15 @@ class Computation:
                 known = self._repeats.find(positions, cell)
                 energy, forces = known or self._repeats.keep(positions, cell, evaluator.tensors(structure, on_device))
                 self._refused = self._refused if tried else 0
-                if bool(energy < self._lowest) if tried else known is not None:  # it would stay there, or nobody looked
+                if energy < self._lowest if tried else known is not None:  # it would stay there, or nobody looked
                     energy = self._unless_in_contact(evaluator, structure, energy)
-                self._lowest = torch.minimum(energy, self._lowest) if tried else energy
+                self._lowest = min(energy, self._lowest) if tried else energy
                 return energy - self._offset, forces
             except MLIPError as error:  # OpenMM keeps only the text
                 error.args = (f"{type(error).__name__}: {error}{self._in_system(error)}",)
                 raise
 
-    def _unless_in_contact(self, evaluator: Evaluator, structure: Structure, energy: torch.Tensor) -> torch.Tensor:
+    def _unless_in_contact(self, evaluator: Evaluator, structure: Structure, energy: float) -> float:
         """Return the energy, or infinity where a minimiser tries atoms in contact and may still find a way around."""
         try:
             evaluator.check_contacts(structure)
@@ -141,7 +142,7 @@ class Computation:
             self._refused += 1
             if self._refused > MOST_REFUSED or evaluator.refuse_contacts or self._step is None:  # or nobody tells
                 raise
-            return torch.full_like(energy, torch.inf)
+            return math.inf
         return energy
 
     def _box(self, state: Any) -> NDArray[np.float64] | None:
@@ -167,9 +168,8 @@ class Computation:
             raise TopologyError(f"the System has {len(positions)} particles, but the force was made for "
                                 f"{len(self.settings.numbers)} atoms; give atoms=[...] to act on some of "
                                 "them")
-        finite = np.isfinite(positions)
-        if not finite.all():
-            bad = np.flatnonzero(~finite.all(axis=1)).tolist()
+        if not math.isfinite(positions.sum()) and not np.isfinite(positions).all():
+            bad = np.flatnonzero(~np.isfinite(positions).all(axis=1)).tolist()
             raise NonFiniteError(f"the positions of {len(bad)} atom(s), first {bad[:10]}, are NaN or "
                                  "infinite; minimise first, use a smaller time step, and look at the last "
                                  "frames before", bad)

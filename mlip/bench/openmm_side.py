@@ -27,7 +27,7 @@ class TimedEvaluator(Evaluator):
 
     seconds = 0.0
 
-    def tensors(self, structure: Structure, positions: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(self, structure: Structure, positions: torch.Tensor | None = None) -> tuple[float, torch.Tensor]:
         """Return what `Evaluator.tensors` does."""
         start = time.process_time()
         found = super().tensors(structure, positions)

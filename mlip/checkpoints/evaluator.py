@@ -40,8 +40,8 @@ class Evaluator:
         edges = self._edges(structure, self.refuse_contacts)
         return self.potential.evaluate([structure], forces=forces, stress=stress, edges=[edges])[0]
 
-    def tensors(self, structure: Structure, positions: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the energy (scalar, eV) and the forces ([N, 3], eV/A) as float64 tensors on the device of the model.
+    def tensors(self, structure: Structure, positions: torch.Tensor | None = None) -> tuple[float, torch.Tensor]:
+        """Return the energy (eV) and the forces ([N, 3], eV/A), a float64 tensor on the device of the model.
 
         Args:
             structure: for the neighbour list, which is made on the CPU.
@@ -53,9 +53,10 @@ class Evaluator:
         edges = self._edges(structure, self.refuse_contacts)
         result = self.potential.evaluate_batch([structure], stress=False, edges=[edges], positions=positions)
         assert result.forces is not None
-        if not math.isfinite((result.energy.sum() + result.forces.sum()).item()):  # one number leaves the device
+        energy, total = torch.stack([result.energy[0], result.forces.sum()]).tolist()  # leave the device at once
+        if not math.isfinite(energy + total):
             split(result, [structure])
-        return result.energy[0], result.forces
+        return energy, result.forces
 
     def check_contacts(self, structure: Structure) -> None:
         """Raise `CloseContactError` where atoms are closer than real ones come."""
