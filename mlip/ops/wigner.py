@@ -46,7 +46,7 @@ def from_polar_axis(vectors: Tensor) -> Tensor:
     down = y < 0
     s = torch.where(down, -1.0, 1.0).to(y)
     k = 1 / (1 + s * y)  # of the rotation around (s z, 0, -s x) that turns (0, s, 0) into the direction
-    a, c = s * z, -s * x
+    a, c = s * z, -s * x  # with V = [a, 0, c] x, it is (1 + V + k V V) diag(1, s, s)
     rows = [1 - k * c * c, -s * c, s * k * a * c,
             c, s - s * k * (a * a + c * c), -s * a,
             k * a * c, s * a, s - s * k * a * a]
