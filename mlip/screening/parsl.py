@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import runpy
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -48,10 +49,13 @@ def parsl_workers(config: str | Path, folder: str | Path) -> Iterator[Executor]:
     except FileNotFoundError as error:
         raise WorkerError(f"Parsl cannot start {error.filename}: its programs must be on the PATH; activate the "
                           "environment it is installed in") from None
+    logs = [each for each in logging.getLogger("parsl").handlers if isinstance(each, logging.FileHandler)]
     try:
         yield _Workers(kernel)
     finally:
         kernel.cleanup()
+        for log in logs:  # which Parsl takes off, but leaves open
+            log.close()
 
 
 def _read(path: Path) -> Any:
