@@ -12,7 +12,7 @@ config = Config(
         label="workers",
         address="127.0.0.1",
         max_workers_per_node=2,  # processes, of one thread each
-        provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),
+        provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1, worker_init="export OMP_NUM_THREADS=1"),
     )],
     retries=2,  # of work whose worker was lost; its finished results are kept
 )

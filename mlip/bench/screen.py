@@ -22,7 +22,7 @@ def bench_screen(model: str | Path = "gaunt-mace-elements", *, structures: int =
     The crystals are those of the elements of the model, rattled by 0.05 A and strained by 3 %. Small ones have 1 to
     16 atoms. `screen` relaxes them, cells included; whenever it has one, loops of ASE relax one, with the same model,
     L-BFGS and criterion: as a script would, with ASE's filter of the cell, and with ours. Mixed ones have 2 to 200
-    atoms, and a process of their own, whose memory is forecast before. All work on one thread, as `screen` does.
+    atoms, and a process of their own, whose memory is forecast before. All work on one thread, as `mlip screen` does.
 
     Args:
         model: name or path.

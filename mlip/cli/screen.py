@@ -51,6 +51,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _screen(options: argparse.Namespace) -> int:
+    import torch
+
     from mlip.io.files import check_target
     from mlip.screening import explain, screen
     from mlip.screening.report import compared, read_references, write_report
@@ -63,6 +65,7 @@ def _screen(options: argparse.Namespace) -> int:
         raise OptionError("give what to screen and --model; or --explain ID for results that are there")
     if options.workers < 1:
         raise OptionError(f"--workers must be 1 or more; {options.workers} was given")
+    torch.set_num_threads(1)  # as in the other processes
     options.out.mkdir(parents=True, exist_ok=True)
     for path in options.export:
         check_target(path, ENDINGS)
@@ -95,7 +98,9 @@ def _pool(options: argparse.Namespace) -> AbstractContextManager[Executor | None
         return nullcontext()
     import multiprocessing
 
-    return ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"))
+    import torch
+
+    return ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
 
 
 def _settings(options: argparse.Namespace, names: list[str]) -> dict[str, object]:

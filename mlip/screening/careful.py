@@ -16,6 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import IO
 
+import torch
+
 from mlip.errors import WorkerError
 from mlip.screening.attempts import Attempt, attempts_at, attempts_of
 from mlip.screening.inputs import Entry
@@ -108,7 +110,7 @@ def _watched(work: ShardWork, task: bytes, words: IO[bytes]) -> int:
     """Start a process and tell of what it adds until it ends; return its exit status."""
     process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                stderr=words, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path),
-                                                  "OMP_NUM_THREADS": "1"})
+                                                  "OMP_NUM_THREADS": str(torch.get_num_threads())})
     assert process.stdin is not None
     try:
         with contextlib.suppress(BrokenPipeError):  # it died at once

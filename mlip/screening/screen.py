@@ -45,8 +45,9 @@ def screen(structures: Any, potential: Potential | str | Path, properties: Seque
         settings: of properties by name, e.g. `{"relax": relax.Settings(fmax=1e-3)}`; else the defaults.
         memory: GB (10^9 bytes) each process may have; structures forecast to need more become failures. None: no limit.
         executor: processes that share the work, such as `concurrent.futures.ProcessPoolExecutor` or Parsl's
-            `ParslPoolExecutor`; they must see the folder and the file of the model. Each works on one thread, so that
-            their number changes no bit. None: this process works, on one thread too.
+            `ParslPoolExecutor`; they must see the folder and the file of the model. Give each one thread
+            (`torch.set_num_threads(1)`): several wait for each other longer than they work where structures are small,
+            and bits are equal for equal numbers of threads. None: this process works.
         progress: whether to show a bar with failures, rate and time left.
 
     Returns:

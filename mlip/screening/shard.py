@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-import torch
 from ase import Atoms
 
 from mlip.checkpoints import Potential
@@ -57,7 +55,7 @@ class Shard:
 
 
 def run_shard(shard: Shard, tell: Callable[[Row], None] | None = None) -> int:
-    """Compute what is not yet in the store on one thread, and return the number of rows that were added.
+    """Compute what is not yet in the store, and return the number of rows that were added.
 
     Every row is on the disk as soon as it is known. Whatever goes wrong with a structure becomes its row, even if it
     kills the process: see `mlip.screening.careful`.
@@ -71,20 +69,8 @@ def run_shard(shard: Shard, tell: Callable[[Row], None] | None = None) -> int:
     """
     from mlip.screening.careful import deaths_of, survive
 
-    with _one_thread():
-        work = ShardWork(shard, tell)
-        return survive(work) if shard.careful or deaths_of(work) >= DEATHS else work.run()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Set torch to one thread: others wait for each other longer than they work where structures are small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    work = ShardWork(shard, tell)
+    return survive(work) if shard.careful or deaths_of(work) >= DEATHS else work.run()
 
 
 class ShardWork:

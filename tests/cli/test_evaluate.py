@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
 import mlip
 from mlip.verify.card import counts
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """`mlip card` sets the threads of its process, which here is that of all tests."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from ase import Atoms
 
 import mlip
@@ -82,7 +83,7 @@ def check(table, killer: str) -> None:
 
 def workers(kind: str, folder: Path) -> AbstractContextManager[Executor | None]:
     if kind == "pool":
-        return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+        return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
     if kind == "parsl":
         pytest.importorskip("parsl")
         return parsl_workers(ROOT / "examples" / "parsl_local.py", folder)

@@ -176,10 +176,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_processes_find_the_same(elements: mlip.Potential, tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
     one = screen(crystals(24), elements, out=tmp_path / "one", settings=FAST)
-    assert torch.get_num_threads() == threads
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         two = screen(crystals(24), elements, out=tmp_path / "two", settings=FAST, executor=pool)
     assert two.csv() == one.csv()
     assert len(list((tmp_path / "two" / "rows").iterdir())) >= 2
