@@ -168,8 +168,10 @@ class Computation:
             raise TopologyError(f"the System has {len(positions)} particles, but the force was made for "
                                 f"{len(self.settings.numbers)} atoms; give atoms=[...] to act on some of "
                                 "them")
-        if not math.isfinite(positions.sum()) and not np.isfinite(positions).all():
-            bad = np.flatnonzero(~np.isfinite(positions).all(axis=1)).tolist()
+        if math.isfinite(positions.sum()):  # one pass, at every step
+            return
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=1)).tolist()
+        if bad:
             raise NonFiniteError(f"the positions of {len(bad)} atom(s), first {bad[:10]}, are NaN or "
                                  "infinite; minimise first, use a smaller time step, and look at the last "
                                  "frames before", bad)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ import mlip
 from mlip.calculators import MLIPCalculator
 from mlip.checkpoints import Prediction
 from mlip.errors import MemoryLimitError, RelaxationError
+from mlip.graph import Structure
 from mlip.neighbors import neighbor_list
+from mlip.nn.derivatives import BatchPrediction
 from mlip.screening.batch import BatchedModel, System
 from mlip.screening.cell import CellFilter
 from mlip.screening.filler import ROWS, filler
@@ -70,6 +74,24 @@ def test_bits_do_not_depend_on_company(name: str, dtype: str) -> None:
         assert all(same(one, alone[i]) for one, i in zip(of(which), which, strict=True))
     plain = potential.predict(found[3])
     assert alone[3].energy == pytest.approx(plain.energy, abs=1e-5)  # type: ignore[union-attr]
+
+
+def test_a_model_that_is_not_independent_works_alone(binding: mlip.Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its energies tell how many structures are in the call."""
+    evaluate = mlip.Potential.evaluate_batch
+
+    def telling(self: mlip.Potential, structures: Sequence[Structure], **options: Any) -> BatchPrediction:
+        found = evaluate(self, structures, **options)
+        return dataclasses.replace(found, energies=found.energies + 1e-9 * len(structures))
+
+    monkeypatch.setattr(mlip.Potential, "evaluate_batch", telling)
+    model, three = BatchedModel(binding), [bulk("Cu", a=a) for a in (3.3, 3.4, 3.5)]
+    assert model.most == 0
+    together = model([System.of(atoms, binding) for atoms in three])
+    assert all(same(one, model([System.of(atoms, binding)])[0]) for one, atoms in zip(together, three, strict=True))
+    for atoms, one in zip(three, together, strict=True):
+        assert isinstance(one, Prediction)
+        assert one.energies.sum() == pytest.approx(binding.predict(atoms).energy, abs=1e-7)
 
 
 def test_a_model_that_takes_no_crystals_works_alone() -> None:
