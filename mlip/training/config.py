@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlip.errors import OptionError
@@ -64,6 +65,8 @@ class Stage:
         energy_weight: of the error of energies per atom, in eV/atom.
         forces_weight: of the error of force components, in eV/A.
         stress_weight: of the error of the stress, in eV/A^3, of the structures that have one.
+        config_weights: what errors of structures are multiplied by, for names of config_types; those of others count 1.
+            Means are over all structures, whatever their weights; validation knows none.
         energy_loss: `"mse"`, `"mae"`, `"l2"` or `"huber"`, see `mlip.training.losses`.
         forces_loss: the same for forces.
         stress_loss: the same for the stress.
@@ -77,14 +80,19 @@ class Stage:
     energy_weight: float = 1000.0
     forces_weight: float = 100.0
     stress_weight: float = 0.0
+    config_weights: Mapping[str, float] = field(default_factory=dict)
     energy_loss: str = "mse"
     forces_loss: str = "mse"
     stress_loss: str = "mse"
     huber_delta: float = 0.01
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check(field.name, getattr(self, field.name), field.default)
+        for option in dataclasses.fields(self):
+            _check(option.name, getattr(self, option.name), option.default)
+        if not (isinstance(self.config_weights, Mapping)
+                and all(is_number(weight) and weight >= 0 for weight in self.config_weights.values())):
+            raise OptionError("training: config_weights must be numbers that are not negative, for names of "
+                              f"config_types, such as {{Elastic = 5.0}}; {self.config_weights!r} was given")
         if self.huber_delta == 0:
             raise OptionError("training: huber_delta must be more than 0")
         if not (self.energy_weight or self.forces_weight or self.stress_weight):
@@ -131,6 +139,18 @@ class TrainingConfig(Stage):
             raise OptionError(f"training: ema_decay must lie between 0 and 1; {self.ema_decay!r} was given")
         if self.denoising is not None and not isinstance(self.denoising, DenoisingConfig):
             raise OptionError(f"training: denoising must be a DenoisingConfig or None; {self.denoising!r} was given")
+
+    def check_groups(self, groups: Iterable[str]) -> None:
+        """Check that `config_weights` are for some of these config_types, those that are trained on.
+
+        Raises:
+            OptionError: a weight of one that is not there.
+        """
+        known = set(groups)
+        if unknown := sorted({name for stage in self.parts for name in stage.config_weights} - known):
+            there = ", ".join(name or "(none)" for name in sorted(known))
+            raise OptionError(f"training: config_weights has {', '.join(unknown)}, which is the config_type of no "
+                              f"structure to train on; there are: {there}")
 
     @property
     def parts(self) -> tuple[Stage, ...]:

@@ -32,6 +32,7 @@ class Batch:
         stress: [B, 3, 3] float64, eV/A^3; NaN where it is not known.
         sizes: [B] float64, atoms of each structure.
         structures: B, of which the graph was made; none for graphs that were made of another graph.
+        config_types: B names of the groups they belong to.
     """
 
     graph: AtomGraph
@@ -40,11 +41,12 @@ class Batch:
     stress: Tensor
     sizes: Tensor
     structures: tuple[Structure, ...] = ()
+    config_types: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
         energy, forces, stress, sizes = (x.to(device) for x in (self.energy, self.forces, self.stress, self.sizes))
-        return Batch(self.graph.to(device), energy, forces, stress, sizes, self.structures)
+        return Batch(self.graph.to(device), energy, forces, stress, sizes, self.structures, self.config_types)
 
 
 class Dataset:
@@ -68,7 +70,8 @@ class Dataset:
                   [len(e.structure) for e in chosen])
         device = graph.positions.device
         energy, forces, stress, sizes = (torch.as_tensor(label, dtype=torch.float64, device=device) for label in labels)
-        return Batch(graph, energy, forces, stress, sizes, tuple(e.structure for e in chosen))
+        return Batch(graph, energy, forces, stress, sizes, tuple(e.structure for e in chosen),
+                     tuple(e.config_type for e in chosen))
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield all examples in batches, in their order."""

@@ -117,10 +117,14 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
     start = begin(recipe, data, recipe.training.seed, base, device)
     text = str(report) if base is None else f"{report}\n{start.info.description}"
     objective_for(start.model, recipe.training)
+    groups = report.parts["training"].config_types
     if recipe.start is None or not recipe.start.replay:
+        recipe.training.check_groups(groups)
         return data, start, text, {}
     frames = [frame for name in recipe.start.replay
               for frame in iter_labelled(recipe.base / Path(name).expanduser(), recipe.data.keys, recipe.data.units)]
-    replay = {"replay": replay_examples(recipe.start, start, frames), "replay_fraction": recipe.start.replay_fraction}
+    examples = replay_examples(recipe.start, start, frames)
+    recipe.training.check_groups({*groups, *(e.config_type for e in examples)})
+    replay = {"replay": examples, "replay_fraction": recipe.start.replay_fraction}
     Plan(recipe.training, len(data.training), start.model.config.family, len(frames), recipe.start.replay_fraction)
     return data, start, text, replay

@@ -53,7 +53,7 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         progress: whether to show a bar.
 
     Raises:
-        OptionError: no structures to train on or to validate with; no processes.
+        OptionError: no structures to train on or to validate with; no processes; weights of config_types that none has.
         StructureError: structures the model cannot take.
         ModelFileError: the folder holds a run with other options, data or model.
         NonFiniteError: the loss became NaN or infinite.
@@ -68,6 +68,8 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
 
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
     _check(potential, training, validation)
+    if any(stage.config_weights for stage in config.parts):
+        config.check_groups(e.config_type for part in (training, replay) for e in part)
     plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
     module = TrainingModule(potential, config, plan)
     info = dataclasses.replace(info or potential.info, description=(info.description if info else "") or (

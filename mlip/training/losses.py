@@ -11,7 +11,7 @@ from mlip.errors import OptionError
 LOSSES = ("mse", "mae", "l2", "huber")
 
 
-def penalty(kind: str, difference: Tensor, delta: float = 0.01) -> Tensor:
+def penalty(kind: str, difference: Tensor, delta: float = 0.01, weights: Tensor | None = None) -> Tensor:
     """Return the mean error of some rows; 0, with gradients that are 0, if there are none.
 
     Args:
@@ -20,6 +20,7 @@ def penalty(kind: str, difference: Tensor, delta: float = 0.01) -> Tensor:
             square up to `delta`, and of `delta` times the absolute value, less delta^2/2, beyond.
         difference: prediction - label: [n] energies per atom, [n, 3] forces or [n, 9] components of the stress.
         delta: of `"huber"`, in the unit of the difference.
+        weights: [n], what the error of each row is multiplied by; None for 1.
 
     Raises:
         OptionError: an unknown kind, or a delta that is not positive.
@@ -29,15 +30,16 @@ def penalty(kind: str, difference: Tensor, delta: float = 0.01) -> Tensor:
     if not difference.numel():
         return difference.sum()
     if kind == "mse":
-        return difference.square().mean()
-    if kind == "mae":
-        return difference.abs().mean()
-    if kind == "l2":
-        lengths: Tensor = torch.linalg.vector_norm(difference.unsqueeze(1).flatten(1), dim=1)
-        return lengths.mean()
-    if not delta > 0:
+        errors = difference.square()
+    elif kind == "mae":
+        errors = difference.abs()
+    elif kind == "l2":
+        errors = torch.linalg.vector_norm(difference.unsqueeze(1).flatten(1), dim=1)
+    elif not delta > 0:
         raise OptionError(f"loss 'huber': delta must be a positive number; {delta!r} was given")
-    return huber_loss(difference, torch.zeros_like(difference), delta=delta)
+    else:
+        errors = huber_loss(difference, torch.zeros_like(difference), reduction="none", delta=delta)
+    return (errors if weights is None else weights.view(-1, *[1] * (errors.dim() - 1)) * errors).mean()
 
 
 def known_difference(prediction: Tensor, label: Tensor) -> Tensor:
@@ -46,5 +48,10 @@ def known_difference(prediction: Tensor, label: Tensor) -> Tensor:
     Rows that are left out have no influence on gradients, whatever their prediction: structures without a volume have
     NaN for a stress.
     """
-    known = ~torch.isnan(label).flatten(1).any(1)
-    return (prediction[known] - label[known]).flatten(1)
+    rows = known(label)
+    return (prediction[rows] - label[rows]).flatten(1)
+
+
+def known(label: Tensor) -> Tensor:
+    """Return [m], which rows of a label [m, ...] have no NaN."""
+    return ~torch.isnan(label).flatten(1).any(1)

@@ -16,7 +16,7 @@ from mlip.nn.linear import normal
 from mlip.so3.rotation_groups import random_rotations
 from mlip.training.config import Stage, TrainingConfig
 from mlip.training.data import Batch
-from mlip.training.losses import known_difference, penalty
+from mlip.training.losses import known, known_difference, penalty
 
 
 def objective_for(model: EnergyModel, config: TrainingConfig) -> Objective:
@@ -65,18 +65,26 @@ class Objective(nn.Module):
 
     def errors(self, result: BatchPrediction, batch: Batch) -> Tensor:
         """Return the loss of predictions."""
-        stage, delta = self.stage, self.stage.huber_delta
+        stage, delta, weights = self.stage, self.stage.huber_delta, self._weights(batch)
         loss = result.energy.new_zeros(())
         if stage.energy_weight:
             energy = (result.energy - batch.energy) / batch.sizes
-            loss = loss + stage.energy_weight * penalty(stage.energy_loss, energy, delta)
+            loss = loss + stage.energy_weight * penalty(stage.energy_loss, energy, delta, weights)
         if result.forces is not None:
             forces = known_difference(result.forces, batch.forces)
-            loss = loss + stage.forces_weight * penalty(stage.forces_loss, forces, delta)
+            atoms = None if weights is None else weights[batch.graph.batch][known(batch.forces)]
+            loss = loss + stage.forces_weight * penalty(stage.forces_loss, forces, delta, atoms)
         if result.stress is not None:
             stress = known_difference(result.stress, batch.stress)
-            loss = loss + stage.stress_weight * penalty(stage.stress_loss, stress, delta)
+            weights = None if weights is None else weights[known(batch.stress)]
+            loss = loss + stage.stress_weight * penalty(stage.stress_loss, stress, delta, weights)
         return loss
+
+    def _weights(self, batch: Batch) -> Tensor | None:
+        """Return [B], what the errors of each structure count in this stage; None where all count 1."""
+        if not (weights := self.stage.config_weights):
+            return None
+        return batch.energy.new_tensor([weights.get(name, 1.0) for name in batch.config_types])
 
 
 class TwoViews(Objective):
@@ -169,4 +177,4 @@ def _turned_batch(batch: Batch, rotations: Tensor) -> Batch:
     copies = turned(batch.graph, torch.eye(3).expand(views, 3, 3))
     stress = rotations.mT @ batch.stress @ rotations
     return Batch(turned_each(copies, rotations.flatten(0, 1)), batch.energy.repeat(views), forces.flatten(0, 1),
-                 stress.flatten(0, 1), batch.sizes.repeat(views))
+                 stress.flatten(0, 1), batch.sizes.repeat(views), config_types=batch.config_types * views)

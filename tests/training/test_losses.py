@@ -31,6 +31,13 @@ class TestPenalty:
         for kind, value in expected.items():
             assert penalty(kind, d, 0.5).item() == pytest.approx(value, rel=1e-14), kind
 
+    @pytest.mark.parametrize("shape", [(7,), (7, 3)], ids=str)
+    @pytest.mark.parametrize("kind", LOSSES)
+    def test_weights_of_rows(self, kind: str, shape: tuple[int, ...]) -> None:
+        d, weights = drawn(*shape), torch.arange(7, dtype=torch.float64)
+        alone = torch.stack([penalty(kind, row[None], 0.5) for row in d])
+        assert penalty(kind, d, 0.5, weights).item() == pytest.approx((weights * alone).mean().item(), rel=1e-14)
+
     @pytest.mark.parametrize("kind", LOSSES)
     def test_gradients(self, kind: str) -> None:
         d = drawn(5, 3).requires_grad_(True)

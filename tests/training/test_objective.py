@@ -17,7 +17,7 @@ from mlip.errors import OptionError
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import evaluate
 from mlip.so3.rotation_groups import random_rotations
-from mlip.training import Dataset, TrainingConfig, errors, initial_potential, split, train
+from mlip.training import Dataset, Stage, TrainingConfig, errors, initial_potential, split, train
 from mlip.training.objective import Objective, Transformation, TwoViews, objective_for
 
 Array = NDArray[np.float64]
@@ -73,6 +73,38 @@ class TestLoss:
         plain = Objective(TrainingConfig(**WEIGHTS))(potential.model, batch, np.random.default_rng(5)).item()
         assert abs(plain / found - 1) > 1e-3
         assert abs(losses[0] / losses[1] - 1) > 1e-3
+
+    def test_config_weights(self, examples: list[Labelled], start: Potential) -> None:
+        """A mean over structures, and over the components of all forces; in two views as well."""
+        chosen = [dataclasses.replace(e, config_type=name) for e, name in zip(examples, "aab", strict=False)]
+        weights = {"b": 5.0, "c": 7.0}
+        for potential in (start, learner(examples)):
+            def loss(part: list[Labelled], options: dict[str, Any], potential: Potential = potential) -> float:
+                objective = objective_for(potential.model, TrainingConfig(**WEIGHTS, **options))
+                batch = Dataset(part, potential).batch(range(len(part)))
+                if isinstance(objective, TwoViews):
+                    objective._rotations = lambda *_: torch.eye(3).double().repeat(2, len(part), 1, 1)
+                return objective(potential.model, batch, np.random.default_rng(0)).item()
+
+            plain, first, last = (loss(part, {}) for part in (chosen, chosen[:2], chosen[2:]))
+            assert plain == pytest.approx((2 * first + last) / 3, rel=1e-12)
+            assert loss(chosen, {"config_weights": weights}) == pytest.approx((2 * first + 5 * last) / 3, rel=1e-12)
+
+    def test_stress_has_the_weight_of_its_structure(self) -> None:
+        """Also where the stress of others is not known."""
+        named = [dataclasses.replace(e, config_type=str(i)) for i, e in enumerate(crystals(3))]
+        known = [dataclasses.replace(e, stress=np.eye(3)) if i else e for i, e in enumerate(named)]
+        potential = learner(known)
+
+        def loss(weights: dict[str, float]) -> float:
+            stage = Stage(energy_weight=0, forces_weight=0, stress_weight=1.0, config_weights=weights)
+            objective = Objective(TrainingConfig(stages=(stage,)))
+            return objective(potential.model, Dataset(known, potential).batch(range(3)),
+                             np.random.default_rng(0)).item()
+
+        first, second = loss({"2": 0.0}), loss({"1": 0.0})
+        assert loss({"0": 9.0}) == pytest.approx(first + second, rel=1e-12)
+        assert loss({"1": 3.0, "2": 4.0}) == pytest.approx(3 * first + 4 * second, rel=1e-12)
 
     def test_the_rotation_between_two_views(self, examples: list[Labelled], monkeypatch: pytest.MonkeyPatch) -> None:
         """Embeddings that turn as vectors do, here a sum over atoms of positions, are told by a T that turns them."""
