@@ -35,6 +35,17 @@ def test_errors_are_those_of_repetitions() -> None:
     assert errors.mean() == pytest.approx(slopes.std(), rel=0.15)
 
 
+def test_a_slow_change_under_a_fast_oscillation_counts() -> None:
+    """The energy of an integrator: vibrations at every step, and an exchange between them of a tenth of their size."""
+    rng = np.random.default_rng(2)
+    time = np.linspace(0, 10, 8000)
+    series = [np.cos(1.9 * np.arange(8000)) + 0.1 * autoregressive(0.98, 8000, rng) for _ in range(100)]
+    means, errors = np.array([(m.mean, m.error) for m in map(Mean.of, series)]).T
+    assert errors.mean() == pytest.approx(means.std(), rel=0.25)
+    slopes, errors = np.array([(s.slope, s.error) for s in (Slope.of(time, x) for x in series)]).T
+    assert errors.mean() == pytest.approx(slopes.std(), rel=0.25)
+
+
 def test_a_line_is_found_exactly() -> None:
     x = np.array([2.0, 3.0, 5.0, 9.0])
     line = Slope.of(x, 4.0 - 0.5 * x)
