@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mlip.elements import SYMBOLS
@@ -13,7 +13,7 @@ from mlip.io.labels import Keys, Names, Units, labelled, no_energy
 
 
 def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | None = None,
-                  forces: bool = True) -> Iterator[Labelled]:
+                  forces: bool = True, leave_out: Collection[int] = ()) -> Iterator[Labelled]:
     """Yield the labelled structures of a file one at a time; memory does not grow with the file.
 
     Args:
@@ -22,6 +22,7 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
         keys: names of the labels, see `Keys`.
         units: of the file; by default eV, Angstrom and eV/Angstrom^3.
         forces: False reads energies alone, whether or not there are forces.
+        leave_out: places in the file, from 0, of structures whose labels are not looked at.
 
     Yields:
         Energies eV, forces eV/A, stress eV/A^3. A lone atom without forces has zero forces; a structure without a
@@ -37,6 +38,8 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
     i = -1
     name = Path(path).name
     for i, frame in enumerate(iter_frames(path)):
+        if i in leave_out:
+            continue
         where = f"structure {i} of {name}"
         names = keys.find(frame)
         if names is None:
@@ -52,6 +55,8 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
         yield entry
     if i < 0:
         raise DataError(f"{path} holds no structures")
+    if leave_out and max(leave_out) > i:
+        raise DataError(f"{path} has no structure {max(leave_out)} to leave out; it holds {i + 1}, the first is 0")
     if keys.stress and volumes and not stresses:
         raise DataError(f"{path} has no stress under {keys.stress} in any structure; virials are not read: "
                         "stress = -virial / volume, positive under tension")

@@ -78,7 +78,8 @@ class Inspection:
                                                                                   strict=True) if z in self.known}
         return Report({name: self.part(name) for name in self.parts}, dict(references), self.data.isolated is None,
                       rank == len(self.known), float(np.sqrt(np.mean(self.trained(self.above) ** 2))),
-                      {"cutoff": self.cutoff, **neighbours}, done, tuple(self.warnings))
+                      {"cutoff": self.cutoff, **neighbours}, done, tuple(self.warnings),
+                      self.data.left_out)
 
     def trained(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the rows of the training structures."""
@@ -95,12 +96,12 @@ class Inspection:
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 raise DataError(f"{self.name(bad[0])} has NaN or infinite {label}, and so have {len(bad) - 1} others; "
-                                "leave them out")
+                                "leave them out (leave_out)")
         largest = int(self.facts.largest.argmax())
         if self.facts.largest[largest] > MAX_FORCE:
             raise DataError(f"{self.name(largest)} has a force of {self.facts.largest[largest]:.0f} eV/A; beyond "
                             f"{MAX_FORCE:.0f} eV/A a label is wrong, or in another unit: set energy_unit and "
-                            "length_unit, or leave the structure out")
+                            "length_unit, or leave the structure out (leave_out)")
 
     def check_elements(self) -> None:
         """Raise for elements that only validation or test structures have, or that have no energy of reference."""
@@ -112,7 +113,7 @@ class Inspection:
             symbols = [SYMBOLS[z] for z in self.facts.numbers[occur[strange[0]] & ~known]]
             raise DataError(f"{self.name(strange[0])} holds {', '.join(symbols)}, which no training structure has, and "
                             f"{len(strange) - 1} other(s) hold such elements; train on structures with these elements, "
-                            "or leave these out")
+                            "or leave these out (leave_out)")
         missing = [SYMBOLS[z] for z in self.known if SYMBOLS[z] not in (self.data.isolated or {SYMBOLS[z]: 0.0})]
         if missing:
             raise DataError(f"the isolated atom(s) {', '.join(missing)} have no energy, others have: "
@@ -127,7 +128,7 @@ class Inspection:
         if abs(self.above[worst]) > MAX_ENERGY:
             raise DataError(f"{self.name(worst)} has an energy {self.above[worst]:.0f} eV/atom from what its elements "
                             f"have on average; beyond {MAX_ENERGY:.0f} eV/atom a label is wrong, or in another unit: "
-                            "set energy_unit, or leave the structure out")
+                            "set energy_unit, or leave the structure out (leave_out)")
         if self.data.isolated is None:
             return
         isolated = np.array([self.data.isolated.get(SYMBOLS[z], 0.0) for z in self.facts.numbers])
@@ -149,7 +150,8 @@ class Inspection:
                             f"{self.name(found['lonely_where'])}; set length_unit, or a longer cutoff")
         if found["closest"] < MIN_DISTANCE:
             raise DataError(f"{self.name(found['where'])} has two atoms {found['closest']:.3f} A apart; no structure "
-                            f"has pairs below {MIN_DISTANCE} A: set length_unit, or leave the structure out")
+                            f"has pairs below {MIN_DISTANCE} A: set length_unit, or "
+                            "leave the structure out (leave_out)")
         if found["bond"] is not None and not BONDS[0] <= found["bond"] <= BONDS[1]:
             raise DataError(f"the closest atoms of the median structure, like those of {self.name(found['where'])}, "
                             f"are {found['bond']:.2f} sums of covalent radii apart; {BONDS[0]} to {BONDS[1]} is what "

@@ -79,6 +79,7 @@ class Report:
         pairs: see `mlip.training.statistics.pairs`, with the cutoff, A.
         work: see `mlip.training.statistics.work`.
         warnings: what is odd but possible.
+        left_out: how many structures are used for nothing.
     """
 
     parts: dict[str, Part]
@@ -89,6 +90,7 @@ class Report:
     pairs: dict[str, Any]
     work: dict[str, Any]
     warnings: tuple[str, ...]
+    left_out: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
@@ -117,9 +119,10 @@ class Report:
         energies = ", ".join(f"{symbol} {energy:.4f}" for symbol, energy in list(self.references.items())[:SHOWN])
         energies += f" and {len(self.references) - SHOWN} more" if len(self.references) > SHOWN else ""
         source = "by least squares" if self.fitted else "of isolated atoms"
-        notes = [f"energies of reference {source} (eV): {energies}",
-                 f"least squares leave {1e3 * self.residual:.1f} meV/atom (rms)"
-                 + ("" if self.determined else "; the compositions do not determine them")]
+        notes = [f"left out: {self.left_out:,} structure(s)"] if self.left_out else []
+        notes += [f"energies of reference {source} (eV): {energies}",
+                  f"least squares leave {1e3 * self.residual:.1f} meV/atom (rms)"
+                  + ("" if self.determined else "; the compositions do not determine them")]
         p = self.pairs
         if p["structures"]:
             notes.append(f"{p['neighbors']:.1f} neighbours within {p['cutoff']:g} A, closest pair {p['closest']:.3f} "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class DataConfig:
         valid_fraction: share of the training structures that is held out at random where `valid` is empty. Neighbours
             in a trajectory are much alike, so that files of their own tell more.
         test: files to measure the trained model with.
+        leave_out: places of structures, from 0, in each of the files that has any which should be used for nothing.
         seed: of the choice of what is held out.
         isolated: file with an isolated atom of each element, for the energies of reference.
         isolated_energies: the same energies by symbol, in `energy_unit`. Without either, those of isolated atoms among
@@ -52,6 +53,7 @@ class DataConfig:
     valid: tuple[str, ...] = ()
     valid_fraction: float = 0.1
     test: tuple[str, ...] = ()
+    leave_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
     isolated: str = ""
     isolated_energies: Mapping[str, float] | None = None
@@ -84,18 +86,23 @@ class DataConfig:
         return cls(**{k: as_files(v) if k in FILES else v for k, v in table.items()})
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in FILES and not is_files(value):
-                raise OptionError(f"data: {field.name} must be a list of files; {value!r} was given")
-            if isinstance(field.default, str) and not isinstance(value, str):
-                raise OptionError(f"data: {field.name} must be a text; {value!r} was given")
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            if option.name in FILES and not is_files(value):
+                raise OptionError(f"data: {option.name} must be a list of files; {value!r} was given")
+            if isinstance(option.default, str) and not isinstance(value, str):
+                raise OptionError(f"data: {option.name} must be a text; {value!r} was given")
         if not self.train:
             raise OptionError("data: train is empty; give the file(s) to train on")
         if not is_number(self.valid_fraction) or not 0 < self.valid_fraction < 1:
             raise OptionError(f"data: valid_fraction must lie between 0 and 1; {self.valid_fraction!r} was given")
         if type(self.seed) is not int or self.seed < 0:
             raise OptionError(f"data: seed must be a whole number from 0; {self.seed!r} was given")
+        if not (isinstance(self.leave_out, Mapping) and all(
+                isinstance(places, (list, tuple)) and all(type(place) is int and place >= 0 for place in places)
+                for places in self.leave_out.values())):
+            raise OptionError("data: leave_out must give places of structures, from 0, by file, such as "
+                              f'{{"train.xyz" = [7, 8]}}; {self.leave_out!r} was given')
         self.units  # noqa: B018  raises for a unit that is not known
         self._check_isolated()
 
@@ -119,12 +126,14 @@ class Data:
         validation: structures to validate with.
         test: structures to measure the trained model with; often none.
         isolated: energy of each isolated atom, eV, by symbol; None where the data and the configuration have none.
+        left_out: how many structures of the files are used for nothing, as the configuration says.
     """
 
     training: FrameStore
     validation: FrameStore
     test: FrameStore
     isolated: dict[str, float] | None
+    left_out: int = 0
 
     @property
     def parts(self) -> dict[str, FrameStore]:
@@ -146,13 +155,15 @@ def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", fo
         forces: False reads energies alone.
 
     Raises:
-        DataError: a file that is missing, unreadable, given twice, or lacks labels; contradicting isolated atoms; too
-            few structures.
+        DataError: a file that is missing, unreadable, given twice, or lacks labels or structures to leave out;
+            contradicting isolated atoms; too few structures.
+        OptionError: structures to leave out of none of the files.
     """
     about = _signature(config, Path(base), forces)
     store = _opened(Path(folder) / "frames", about)
     if store is None:
-        named = {name: iter_labelled(Path(base) / Path(name).expanduser(), config.keys, config.units, forces)
+        named = {name: iter_labelled(Path(base) / Path(name).expanduser(), config.keys, config.units, forces,
+                                     config.leave_out.get(name, ()))
                  for part in FILES for name in getattr(config, part)}
         store = FrameStore.pack(Path(folder) / "frames", named, about)
     lone = _isolated(store)
@@ -167,7 +178,8 @@ def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", fo
     for name, indices in (("train", training), ("valid", validation)):
         if not len(indices):
             raise DataError(f"data: the files of {name} hold isolated atoms and nothing to learn from")
-    return Data(store.subset(training), store.subset(validation), store.subset(test), given)
+    return Data(store.subset(training), store.subset(validation), store.subset(test), given,
+                sum(map(len, about["left_out"].values())))
 
 
 def _signature(config: DataConfig, base: Path, forces: bool) -> dict[str, Any]:
@@ -182,7 +194,10 @@ def _signature(config: DataConfig, base: Path, forces: bool) -> dict[str, Any]:
             raise DataError(f"data: {name} is given twice; a file belongs to one of {', '.join(FILES)}, once")
         found = [file.stat() for file in files]
         states.append([name, str(path.resolve()), sum(s.st_size for s in found), max(s.st_mtime_ns for s in found)])
-    return {"files": states, "keys": list(dataclasses.astuple(config.keys)),
+    if strange := sorted(set(config.leave_out) - set(names)):
+        raise OptionError(f"data: leave_out names {', '.join(strange)}, none of the files: {', '.join(names)}")
+    left = {name: sorted(set(places)) for name, places in config.leave_out.items()}
+    return {"files": states, "left_out": left, "keys": list(dataclasses.astuple(config.keys)),
             "units": list(dataclasses.astuple(config.units)), "forces": forces}
 
 

@@ -168,6 +168,8 @@ class FrameStore(Sequence[Labelled]):
         place = int(self.indices[index])
         for name, count in self._content["sources"]:
             if place < count:
+                for left in self.about.get("left_out", {}).get(name, ()):  # was not read
+                    place += place >= left
                 return f"structure {place} of {name}" if name else f"structure {place}"
             place -= count
         raise IndexError(index)

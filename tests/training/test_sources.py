@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from mlip.errors import DataError, MLIPError
 from mlip.training.preflight import preflight
 from mlip.training.sources import DataConfig, load_data
 from mlip.training.statistics import fitted, outliers
@@ -45,6 +46,41 @@ def test_three_files(crystals: Crystals, save: Save, tmp_path: Path) -> None:
     assert [len(part) for part in data.parts.values()] == [9, 6, 7]
     assert data.test.origin(0) == "structure 0 of d.xyz"
     assert data.training.origin(4) == "structure 0 of b.xyz"
+
+
+def test_some_are_left_out(crystals: Crystals, save: Save, tmp_path: Path) -> None:
+    """Whatever their labels are; the others keep their names."""
+    frames = crystals(12)
+    frames[3].info["REF_energy"] = np.nan
+    del frames[8].arrays["REF_forces"]
+    save("a.xyz", frames)
+    save("b.xyz", crystals(5, 1))
+    table = {"train": ["a.xyz", "b.xyz"], "valid_fraction": 0.2}
+    config = DataConfig.from_table({**table, "leave_out": {"a.xyz": [8, 3, 8], "b.xyz": [0]}})
+    for _ in range(2):  # read, then opened
+        data = load_data(config, tmp_path / "run", tmp_path)
+        whole = data.training.joined(data.validation)
+        assert sorted(whole.origin(i) for i in range(len(whole))) == sorted(
+            [f"structure {i} of a.xyz" for i in range(12) if i not in (3, 8)]
+            + [f"structure {i} of b.xyz" for i in range(1, 5)])
+        energies = {whole.origin(i): whole[i].energy for i in range(len(whole))}
+        assert energies["structure 9 of a.xyz"] == frames[9].info["REF_energy"]
+        report = preflight(data, cutoff=4.0, stress=False)
+        assert report.left_out == 3
+        assert "left out: 3 structure(s)" in str(report)
+    with pytest.raises(DataError, match=r"structure 3 of a\.xyz.*leave_out"):
+        load_data(DataConfig.from_table({**table, "leave_out": {"a.xyz": [8]}}), tmp_path / "run", tmp_path)
+
+
+@pytest.mark.parametrize(("wrong", "text"), [
+    ({"a.xyz": 3}, r"leave_out must give places"), ({"a.xyz": [-1]}, r"leave_out must give places"),
+    ([3], r"leave_out must give places"), ({"a.xyz": [True]}, r"leave_out must give places"),
+    ({"b.xyz": [0]}, r"leave_out names b\.xyz, none of the files: a\.xyz"),
+    ({"a.xyz": [1, 12]}, r"no structure 12 to leave out; it holds 12, the first is 0")])
+def test_what_cannot_be_left_out(wrong: object, text: str, crystals: Crystals, save: Save, tmp_path: Path) -> None:
+    save("a.xyz", crystals(12))
+    with pytest.raises(MLIPError, match=text):
+        load_data(DataConfig.from_table({"train": "a.xyz", "leave_out": wrong}), tmp_path / "run", tmp_path)
 
 
 def test_the_cache(crystals: Crystals, save: Save, tmp_path: Path) -> None:
