@@ -59,7 +59,11 @@ def _add_relax(commands: Commands) -> None:
 
 
 def _quickstart(options: argparse.Namespace) -> None:
+    import torch
+
     from mlip.simulation.quickstart import quickstart
+
+    torch.set_num_threads(1)  # more are no faster for a molecule, and wait for each other beside other programs
 
     report = quickstart(options.output, options.steps, show_progress())
     r = report.relaxation
