@@ -64,7 +64,6 @@ def _quickstart(options: argparse.Namespace) -> None:
     from mlip.simulation.quickstart import quickstart
 
     torch.set_num_threads(1)  # more are no faster for a molecule, and wait for each other beside other programs
-
     report = quickstart(options.output, options.steps, show_progress())
     r = report.relaxation
     print(f"\nmodel     {report.potential.info.name}: {report.potential.info.training_data}")

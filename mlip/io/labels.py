@@ -142,7 +142,7 @@ def _numbers(found: Any, name: str, where: str) -> NDArray[np.float64]:
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {name} are no numbers: {error}") from None
     if not np.isfinite(numbers).all():
-        raise DataError(f"{where}: {name} are NaN or infinite; leave the structure out (leave_out)")
+        raise DataError(f"{where}: {name} are NaN or infinite; leave the structure out (in a recipe: leave_out)")
     return numbers
 
 

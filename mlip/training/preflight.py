@@ -78,8 +78,7 @@ class Inspection:
                                                                                   strict=True) if z in self.known}
         return Report({name: self.part(name) for name in self.parts}, dict(references), self.data.isolated is None,
                       rank == len(self.known), float(np.sqrt(np.mean(self.trained(self.above) ** 2))),
-                      {"cutoff": self.cutoff, **neighbours}, done, tuple(self.warnings),
-                      self.data.left_out)
+                      {"cutoff": self.cutoff, **neighbours}, done, tuple(self.warnings), self.data.left_out)
 
     def trained(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the rows of the training structures."""
