@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 F8 = NDArray[np.float64]
 
-MANY = 64
-"""Blocks of a series from which their spread is known well enough."""
+MANY = 64  # blocks of a series from which their spread is known well enough
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,10 @@ def inefficiency(values: F8) -> float:
     Args:
         values: [F].
     """
-    found = _correlated(values)
-    square, length = float(values.var()), 2
-    while square > 0.0 and (blocks := len(values) // length) >= MANY:
+    if not _varies(values):
+        return 1.0
+    found, square, length = _correlated(values), float(values.var()), 2
+    while (blocks := len(values) // length) >= MANY:
         means = values[: blocks * length].reshape(blocks, length).mean(axis=1)
         share = length * float(means.var()) / square
         found = max(found, share * _correlated(means) * (1.0 - 2.0 * float(np.sqrt(2.0 / blocks))))
@@ -85,11 +85,16 @@ def inefficiency(values: F8) -> float:
     return min(found, float(len(values)))
 
 
+def _varies(values: F8) -> bool:
+    """Return whether values [F] differ by more than the rounding of their mean."""
+    return float(values.var()) > (1e-15 * float(np.abs(values).max())) ** 2
+
+
 def _correlated(values: F8) -> float:
     """Return 1 + 2 sum_t (1 - t/F) rho(t) to Geyer's end, of values [F]; 1 where they do not vary."""
     count, moved = len(values), values - values.mean()
     square = float(moved @ moved)
-    if count < 4 or square <= count * (1e-15 * float(np.abs(values).max())) ** 2:
+    if count < 4 or not _varies(values):
         return 1.0
     spectrum = np.fft.rfft(moved, 2 * count)
     rho = np.fft.irfft(np.abs(spectrum) ** 2)[:count] / square  # already holds the factor 1 - t/F

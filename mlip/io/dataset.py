@@ -32,7 +32,7 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
         DataError: no such file; one that cannot be read; labels that are missing, no numbers, or under different names
             in one file; naming the structure.
     """
-    keys, units = keys or Keys(), units or Units()
+    keys, units, leave_out = keys or Keys(), units or Units(), frozenset(leave_out)
     used: Names | None = None
     volumes = stresses = 0
     i = -1

@@ -90,7 +90,8 @@ class Stage:
         for option in dataclasses.fields(self):
             _check(option.name, getattr(self, option.name), option.default)
         if not (isinstance(self.config_weights, Mapping)
-                and all(is_number(weight) and weight >= 0 for weight in self.config_weights.values())):
+                and all(isinstance(name, str) and is_number(weight) and weight >= 0
+                        for name, weight in self.config_weights.items())):
             raise OptionError("training: config_weights must be numbers that are not negative, for names of "
                               f"config_types, such as {{Elastic = 5.0}}; {self.config_weights!r} was given")
         if self.huber_delta == 0:

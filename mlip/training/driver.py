@@ -117,14 +117,13 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
     start = begin(recipe, data, recipe.training.seed, base, device)
     text = str(report) if base is None else f"{report}\n{start.info.description}"
     objective_for(start.model, recipe.training)
-    groups = report.parts["training"].config_types
-    if recipe.start is None or not recipe.start.replay:
-        recipe.training.check_groups(groups)
-        return data, start, text, {}
-    frames = [frame for name in recipe.start.replay
-              for frame in iter_labelled(recipe.base / Path(name).expanduser(), recipe.data.keys, recipe.data.units)]
-    examples = replay_examples(recipe.start, start, frames)
-    recipe.training.check_groups({*groups, *(e.config_type for e in examples)})
-    replay = {"replay": examples, "replay_fraction": recipe.start.replay_fraction}
-    Plan(recipe.training, len(data.training), start.model.config.family, len(frames), recipe.start.replay_fraction)
+    replay: dict[str, Any] = {}
+    if recipe.start is not None and recipe.start.replay:
+        frames = [frame for name in recipe.start.replay for frame in iter_labelled(
+            recipe.base / Path(name).expanduser(), recipe.data.keys, recipe.data.units)]
+        share = recipe.start.replay_fraction
+        replay = {"replay": replay_examples(recipe.start, start, frames), "replay_fraction": share}
+        Plan(recipe.training, len(data.training), start.model.config.family, len(frames), share)
+    recipe.training.check_groups({*report.parts["training"].config_types,
+                                  *(example.config_type for example in replay.get("replay", ()))})
     return data, start, text, replay

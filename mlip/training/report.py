@@ -90,7 +90,7 @@ class Report:
     pairs: dict[str, Any]
     work: dict[str, Any]
     warnings: tuple[str, ...]
-    left_out: int = 0
+    left_out: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""

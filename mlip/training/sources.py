@@ -126,14 +126,17 @@ class Data:
         validation: structures to validate with.
         test: structures to measure the trained model with; often none.
         isolated: energy of each isolated atom, eV, by symbol; None where the data and the configuration have none.
-        left_out: how many structures of the files are used for nothing, as the configuration says.
     """
 
     training: FrameStore
     validation: FrameStore
     test: FrameStore
     isolated: dict[str, float] | None
-    left_out: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """How many structures of the files are used for nothing, as the configuration says."""
+        return sum(map(len, self.training.about["left_out"].values()))
 
     @property
     def parts(self) -> dict[str, FrameStore]:
@@ -178,8 +181,7 @@ def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", fo
     for name, indices in (("train", training), ("valid", validation)):
         if not len(indices):
             raise DataError(f"data: the files of {name} hold isolated atoms and nothing to learn from")
-    return Data(store.subset(training), store.subset(validation), store.subset(test), given,
-                sum(map(len, about["left_out"].values())))
+    return Data(store.subset(training), store.subset(validation), store.subset(test), given)
 
 
 def _signature(config: DataConfig, base: Path, forces: bool) -> dict[str, Any]:

@@ -61,3 +61,5 @@ def test_numbers_that_do_not_vary() -> None:
     same = Mean.of(np.full(100, 1e5 / 3))
     assert same.error == pytest.approx(0.0, abs=1e-9)
     assert same.samples == pytest.approx(100)
+    for count in (1000, 10_007):  # whose blocks differ by rounding, if at all
+        assert Mean.of(np.full(count, -9391.26978)).samples == pytest.approx(count)

@@ -25,7 +25,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "schedule": ("linear", None), "warmup_steps": (-1, 0.5), "energy_loss": ("rmse", 1), "forces_loss": ("L2", None),
     "stress_loss": ("",), "huber_delta": (0.0, -1.0, NAN), "stages": ([], ({"epochs": 3},), (TrainingConfig(),), None),
     "denoising": (True, {"probability": 0.5}), "weight_decay": (-1e-3, NAN), "validate_every": (-1, 1.5, None),
-    "config_weights": ({"liquid": -1}, {"liquid": "much"}, {"liquid": NAN}, [("liquid", 2)], None),
+    "config_weights": ({"liquid": -1}, {"liquid": "much"}, {"liquid": NAN}, {1: 2.0}, [("liquid", 2)], None),
 }
 
 
