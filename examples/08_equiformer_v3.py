@@ -52,7 +52,7 @@ def train_copper() -> Path:
     start = initial_potential("equiformer_v3", examples, {"Cu": 0.0}, lmax=2, mmax=2, channels=16, num_layers=2,
                               num_heads=4, attention_hidden=8, attention_alpha=8, attention_value=4,
                               feed_forward_hidden=32, edge_channels=16, num_gaussians=16, cutoff=4.2)
-    config = TrainingConfig(epochs=options.epochs, learning_rate=0.002, batch_size=3)
+    config = TrainingConfig(epochs=options.epochs, batch_size=3)
     return train(start, *split(examples, 0.1, 0), folder / "cu", config)
 
 

@@ -30,8 +30,8 @@ from mlip.training.config import RATES, TrainingConfig
 
 TOLERANCE = 1e-4  # relative, of loss and gradient; both sides are float32
 STRUCTURES = 320
-OPTIONS = {name: getattr(TrainingConfig(learning_rate=RATES["mace"]), name)
-           for name in ("learning_rate", "energy_weight", "forces_weight", "ema_decay", "max_gradient")}
+OPTIONS = {name: getattr(TrainingConfig(learning_rate=RATES["mace"], optimizer="adamw"), name)
+           for name in ("learning_rate", "energy_weight", "forces_weight", "ema_decay", "max_gradient", "optimizer")}
 
 
 class TrainingSides(Sides):

@@ -12,8 +12,9 @@ from mlip.errors import OptionError
 from mlip.training.losses import LOSSES
 from mlip.training.tables import is_number
 
+OPTIMIZERS = ("muon", "adamw")
 SCHEDULES = ("cosine", "plateau", "constant")
-RATES = {"mace": 0.01, "equiformer_v3": 0.002, "transip": 0.003}  # found to learn fast and not to diverge
+RATES = {"mace": 0.03, "equiformer_v3": 0.008, "transip": 0.01}  # found to learn fast and not to diverge
 
 MOST_MOVED = 0.75  # share of the atoms of a structure, beyond which too little is left to put them back
 
@@ -57,7 +58,7 @@ class Stage:
 
     Attributes:
         epochs: passes over the training set.
-        learning_rate: largest one; None for that of the family: MACE 0.01, EquiformerV3 0.002, TransIP 0.003; in
+        learning_rate: largest one; None for that of the family: MACE 0.03, EquiformerV3 0.008, TransIP 0.01; in
             recipes that start from a trained model a tenth of it.
         schedule: `"cosine"` falls to zero over the stage; `"plateau"` is multiplied by 0.8 after 5 validations without
             a better loss; `"constant"`.
@@ -108,7 +109,10 @@ class TrainingConfig(Stage):
     Attributes:
         stages: the parts of the run, one after the other; without any, the run is one stage of the fields above.
         batch_size: structures in one step, over all processes.
-        weight_decay: of AdamW.
+        optimizer: `"muon"` (orthogonal steps for matrices of weights, AdamW for the rest: `mlip.training.optimizer`) or
+            `"adamw"`, with AMSGrad both.
+        weight_decay: share of the weights, times the learning rate, that each step takes off: of matrices with
+            `"muon"`, of all with `"adamw"`.
         ema_decay: of the exponential moving average of the weights, which is what is validated and kept.
         max_gradient: the norm of the gradient is cut to this; 0 for never.
         latent_weight: weight of what the embeddings of two orientations are apart, for models that learn rotations
@@ -122,6 +126,7 @@ class TrainingConfig(Stage):
 
     stages: tuple[Stage, ...] = ()
     batch_size: int = 5
+    optimizer: str = "muon"
     weight_decay: float = 0.0
     ema_decay: float = 0.99
     max_gradient: float = 10.0
@@ -179,7 +184,8 @@ class TrainingConfig(Stage):
         return cls(**values, stages=tuple(Stage(**{**shared, **table}) for table in tables))
 
 
-CHOICES = {"schedule": SCHEDULES, "energy_loss": LOSSES, "forces_loss": LOSSES, "stress_loss": LOSSES}
+CHOICES = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS,
+           **dict.fromkeys(("energy_loss", "forces_loss", "stress_loss"), LOSSES)}
 
 
 def _check(name: str, value: Any, default: Any) -> None:

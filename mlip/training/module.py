@@ -16,6 +16,7 @@ from mlip.errors import NonFiniteError
 from mlip.training.config import TrainingConfig
 from mlip.training.data import Batch, Dataset
 from mlip.training.objective import objective_for
+from mlip.training.optimizer import AdamW, Muon
 from mlip.training.plan import Plan
 
 
@@ -46,9 +47,10 @@ class TrainingModule(LightningModule):
         self._means: list[Tensor] = [p for n, p in self.average.named_parameters() if n in names]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW with AMSGrad; the learning rate is set before every step."""
+        """Return the optimizer; the learning rate is set before every step."""
         weights = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(weights, lr=0.0, amsgrad=True, weight_decay=self.config.weight_decay, fused=True)
+        kind = Muon if self.config.optimizer == "muon" else AdamW
+        return kind(weights, self.config.weight_decay)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch."""

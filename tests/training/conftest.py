@@ -19,7 +19,7 @@ from mlip import Potential, Structure, create
 from mlip.graph.labelled import Labelled
 from mlip.training import TrainingConfig, initial_potential
 
-TINY: dict[str, Any] = {"channels": 4, "edge_lmax": 1, "hidden_lmax": 1, "correlation": 2, "radial_mlp": (8,),
+TINY: dict[str, Any] = {"channels": 16, "edge_lmax": 1, "hidden_lmax": 1, "correlation": 2, "radial_mlp": (8,),
                         "num_bessel": 4, "cutoff": 3.5}
 FAST = TrainingConfig(epochs=4, batch_size=5, learning_rate=0.02, ema_decay=0.5)
 

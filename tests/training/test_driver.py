@@ -208,7 +208,7 @@ class TestStart:
                          denoising={"probability": 0.5, "std": 0.05})
         assert not direct.model.conservative
         found = trained(place, "run", started({"model": "direct/best.mlip"}, {"forces": "conservative"}), epochs=5,
-                        batch_size=2, energy_weight=10.0)
+                        batch_size=2, energy_weight=10.0, learning_rate=0.005)
         assert found.model.conservative
         log = rows(place / "run")
         assert log[-1]["forces_rmse"] < 0.8 * log[0]["forces_rmse"]

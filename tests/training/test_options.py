@@ -22,8 +22,9 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "seed": (-1, 0.5, "x"), "learning_rate": (-0.1, NAN, INF, "fast", True), "energy_weight": (-1, NAN, INF),
     "forces_weight": (-1, None), "stress_weight": (-1, "much"), "latent_weight": (-1, NAN),
     "torque_weight": (-0.5, None), "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
-    "schedule": ("linear", None), "warmup_steps": (-1, 0.5), "energy_loss": ("rmse", 1), "forces_loss": ("L2", None),
-    "stress_loss": ("",), "huber_delta": (0.0, -1.0, NAN), "stages": ([], ({"epochs": 3},), (TrainingConfig(),), None),
+    "optimizer": ("sgd", None, 1), "schedule": ("linear", None), "warmup_steps": (-1, 0.5),
+    "energy_loss": ("rmse", 1), "forces_loss": ("L2", None), "stress_loss": ("",),
+    "huber_delta": (0.0, -1.0, NAN), "stages": ([], ({"epochs": 3},), (TrainingConfig(),), None),
     "denoising": (True, {"probability": 0.5}), "weight_decay": (-1e-3, NAN), "validate_every": (-1, 1.5, None),
     "config_weights": ({"liquid": -1}, {"liquid": "much"}, {"liquid": NAN}, {1: 2.0}, [("liquid", 2)], None),
 }
@@ -86,7 +87,7 @@ class TestPlan:
         stages = (Stage(epochs=2, learning_rate=0.1, warmup_steps=2), Stage(epochs=1, schedule="constant"))
         plan = Plan(TrainingConfig(stages=stages, batch_size=5), 10, "transip")
         assert [plan.stage_index(step) for step in range(7)] == [0, 0, 0, 0, 1, 1, 1]
-        assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, 0.003, 0.003])
+        assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, 0.01, 0.01])
 
     def test_a_plateau_lowers_the_rate_and_is_resumed(self) -> None:
         config = TrainingConfig(epochs=100, schedule="plateau", learning_rate=1.0)

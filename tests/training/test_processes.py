@@ -24,7 +24,7 @@ train = "train.xyz"
 isolated_energies = {{ H = -13.6, O = -2013.8 }}
 
 [model]
-channels = 4
+channels = 16
 hidden_lmax = 1
 edge_lmax = 1
 correlation = 2
