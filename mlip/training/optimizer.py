@@ -35,7 +35,7 @@ class Muon(AdamW):
     are learned at one speed: those that matter for few structures no slower than those that matter for all. Weights
     [..., a, b] with a, b >= 16 are stacks of matrices (one for each degree, or for each element). Steps are as long as
     those of AdamW, so that learning rates and weight decay mean the same. Their length does not depend on that of the
-    gradient, so rows without one, those of elements that a batch does not hold, are left where they are.
+    gradient, so rows without one, those of elements that a batch does not hold, take none.
 
     Args:
         weights: what is trained.
