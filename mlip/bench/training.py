@@ -26,12 +26,13 @@ from mlip.graph.labelled import Labelled
 from mlip.io.ase import structure_of
 from mlip.neighbors import neighbor_list
 from mlip.simulation.quickstart import MODEL, acetylacetone
-from mlip.training.config import RATES, TrainingConfig
+from mlip.training.config import TrainingConfig
 
 TOLERANCE = 1e-4  # relative, of loss and gradient; both sides are float32
 STRUCTURES = 320
-OPTIONS = {name: getattr(TrainingConfig(learning_rate=RATES["mace"], optimizer="adamw"), name)
-           for name in ("learning_rate", "energy_weight", "forces_weight", "ema_decay", "max_gradient", "optimizer")}
+CONFIG = TrainingConfig(optimizer="adamw")  # that of mace-torch
+OPTIONS = {"learning_rate": CONFIG.default_rate("mace"), **{name: getattr(CONFIG, name) for name in (
+    "energy_weight", "forces_weight", "ema_decay", "max_gradient", "optimizer")}}
 
 
 class TrainingSides(Sides):

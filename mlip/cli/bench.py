@@ -392,7 +392,7 @@ def _learned_symmetry(options: argparse.Namespace) -> None:
     found, training = separate_isolated([e for path in options.data for e in read_labelled(path)])
     _, test = separate_isolated([e for path in options.test for e in read_labelled(path)])
     config = TrainingConfig(epochs=options.epochs, batch_size=options.batch_size, patience=options.epochs,
-                            learning_rate=options.learning_rate, optimizer="adamw")
+                            learning_rate=options.learning_rate, optimizer="adamw")  # of the numbers in the README
     isolated = (found or None) if options.isolated is None else isolated_energies(options.isolated)
     weights = [PLAIN, *((latent, torque) for latent, torque in options.weights)] if options.weights else ARMS
     _report(options, lambda: bench_learned_symmetry(

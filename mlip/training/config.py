@@ -12,9 +12,9 @@ from mlip.errors import OptionError
 from mlip.training.losses import LOSSES
 from mlip.training.tables import is_number
 
-OPTIMIZERS = ("muon", "adamw")
 SCHEDULES = ("cosine", "plateau", "constant")
-RATES = {"mace": 0.03, "equiformer_v3": 0.008, "transip": 0.01}  # found to learn fast and not to diverge
+RATES = {"muon": {"mace": 0.03, "equiformer_v3": 0.008, "transip": 0.01},  # found to learn fast and not to diverge
+         "adamw": {"mace": 0.01, "equiformer_v3": 0.002, "transip": 0.003}}
 
 MOST_MOVED = 0.75  # share of the atoms of a structure, beyond which too little is left to put them back
 
@@ -58,8 +58,8 @@ class Stage:
 
     Attributes:
         epochs: passes over the training set.
-        learning_rate: largest one; None for that of the family: MACE 0.03, EquiformerV3 0.008, TransIP 0.01; in
-            recipes that start from a trained model a tenth of it.
+        learning_rate: largest one; None for that of the family: MACE 0.03, EquiformerV3 0.008, TransIP 0.01, with
+            AdamW 0.01, 0.002, 0.003; in recipes that start from a trained model a tenth of it.
         schedule: `"cosine"` falls to zero over the stage; `"plateau"` is multiplied by 0.8 after 5 validations without
             a better loss; `"constant"`.
         warmup_steps: over which the learning rate rises from zero, linearly.
@@ -158,6 +158,11 @@ class TrainingConfig(Stage):
             raise OptionError(f"training: config_weights has {', '.join(unknown)}, which is the config_type of no "
                               f"structure to train on; there are: {there}")
 
+    def default_rate(self, family: str) -> float:
+        """Return the learning rate of a family for stages that give none."""
+        rates = RATES[self.optimizer]
+        return rates.get(family, min(rates.values()))
+
     @property
     def parts(self) -> tuple[Stage, ...]:
         """The stages of the run, at least one."""
@@ -184,7 +189,7 @@ class TrainingConfig(Stage):
         return cls(**values, stages=tuple(Stage(**{**shared, **table}) for table in tables))
 
 
-CHOICES = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS,
+CHOICES = {"schedule": SCHEDULES, "optimizer": tuple(RATES),
            **dict.fromkeys(("energy_loss", "forces_loss", "stress_loss"), LOSSES)}
 
 

@@ -11,7 +11,7 @@ from mlip.checkpoints import Potential, load
 from mlip.checkpoints.create import CUTOFF
 from mlip.errors import OptionError
 from mlip.io.dataset import iter_labelled
-from mlip.training.config import RATES, TrainingConfig
+from mlip.training.config import TrainingConfig
 from mlip.training.initial import initial_potential
 from mlip.training.loop import train
 from mlip.training.objective import objective_for
@@ -90,7 +90,7 @@ def _settings(recipe: Recipe, family: str, seed: int) -> TrainingConfig:
     """Return the options of a run; a trained model goes on with a tenth of the learning rate where none is given."""
     stages = recipe.training.parts
     if recipe.start is not None:
-        rate = CONTINUED * RATES.get(family, min(RATES.values()))
+        rate = CONTINUED * recipe.training.default_rate(family)
         stages = tuple(dataclasses.replace(stage, learning_rate=rate) if stage.learning_rate is None else stage
                        for stage in stages)
     return dataclasses.replace(recipe.training, stages=stages, seed=seed)

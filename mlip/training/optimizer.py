@@ -12,7 +12,7 @@ from torch import Tensor
 LEAST = 16  # rows and columns of a matrix: vectors, and what is a few of them, are left to AdamW
 MOMENTUM = 0.95
 ITERATIONS = 5
-QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5, repeated, takes singular values to between 0.7 and 1.2
+QUINTIC = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5, repeated, takes all but tiny x to between 0.7 and 1.2
 MATCHED = 0.2  # root mean square of a step, in learning rates: that of AdamW (Moonlight, arXiv 2502.16982)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip.training.config import RATES, Stage, TrainingConfig
+from mlip.training.config import Stage, TrainingConfig
 from mlip.training.replay import replay_batches
 
 FACTOR, WAIT = 0.8, 5  # of the schedule "plateau"
@@ -27,7 +27,7 @@ class Plan:
         """Lay out a run over so many training structures, and so many that are replayed."""
         self.config, self.structures = config, structures
         self._replay = replay, replay_fraction
-        self._default_rate = RATES.get(family, min(RATES.values()))
+        self._default_rate = config.default_rate(family)
         self._epoch: tuple[int, list[NDArray[np.int64]]] = 0, self._batches(0)
         self.epoch_steps = len(self._epoch[1])
         self._ends = np.cumsum([stage.epochs * self.epoch_steps for stage in config.parts]).tolist()

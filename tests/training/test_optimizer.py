@@ -23,11 +23,15 @@ def random_weights(seed: int) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in SHAPES.items()}
 
 
-def after_steps(kind: type[AdamW], gradients: list[dict[str, Tensor]], rate: float, decay: float) -> dict[str, Tensor]:
-    """Return what becomes of weights."""
+def after_steps(kind: type[AdamW], gradients: list[dict[str, Tensor]], rate: float, decay: float,
+                resumed: bool = False) -> dict[str, Tensor]:
+    """Return what becomes of weights; `resumed`: by an optimizer for each step, which reads the state of the last."""
     weights = random_weights(0)
     optimizer = kind(weights.values(), decay)
     for gradient in gradients:
+        if resumed:
+            state, optimizer = optimizer.state_dict(), kind(weights.values(), decay)
+            optimizer.load_state_dict(state)
         optimizer.param_groups[0]["lr"] = rate
         for name, weight in weights.items():
             weight.grad = gradient[name].clone()
@@ -110,21 +114,10 @@ def test_what_a_batch_does_not_hold_stays() -> None:
 
 
 def test_the_state_goes_on() -> None:
-    """A state that was written and read takes the steps of one that was not."""
     gradients = [random_weights(seed) for seed in range(1, 5)]
-    expected = after_steps(Muon, gradients, 0.01, 0.0)
-    weights, state = after_steps(Muon, [], 0.01, 0.0), None
-    for gradient in gradients:
-        optimizer = Muon(weights.values())
-        if state is not None:
-            optimizer.load_state_dict(state)
-        optimizer.param_groups[0]["lr"] = 0.01
-        for name, weight in weights.items():
-            weight.grad = gradient[name].clone()
-        optimizer.step()
-        state = optimizer.state_dict()
+    expected, resumed = (after_steps(Muon, gradients, 0.01, 0.0, resumed) for resumed in (False, True))
     for name in SHAPES:
-        assert torch.equal(weights[name], expected[name])
+        assert torch.equal(resumed[name], expected[name])
 
 
 @pytest.mark.parametrize(("name", "kind"), [("muon", Muon), ("adamw", AdamW)])

@@ -83,11 +83,12 @@ class TestPlan:
             assert sorted(i for share in shares for i in share) == sorted(plan.indices(step))
         assert all(len(plan.indices(2, rank, 4)) == 1 for rank in range(4))  # two structures for four processes
 
-    def test_rates_and_stages(self) -> None:
+    @pytest.mark.parametrize(("optimizer", "rate"), [("muon", 0.01), ("adamw", 0.003)])
+    def test_rates_and_stages(self, optimizer: str, rate: float) -> None:
         stages = (Stage(epochs=2, learning_rate=0.1, warmup_steps=2), Stage(epochs=1, schedule="constant"))
-        plan = Plan(TrainingConfig(stages=stages, batch_size=5), 10, "transip")
+        plan = Plan(TrainingConfig(stages=stages, batch_size=5, optimizer=optimizer), 10, "transip")
         assert [plan.stage_index(step) for step in range(7)] == [0, 0, 0, 0, 1, 1, 1]
-        assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, 0.01, 0.01])
+        assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, rate, rate])
 
     def test_a_plateau_lowers_the_rate_and_is_resumed(self) -> None:
         config = TrainingConfig(epochs=100, schedule="plateau", learning_rate=1.0)
