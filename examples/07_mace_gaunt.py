@@ -54,7 +54,7 @@ def compare(train_file: Path, test_file: Path) -> None:
     """Train one model of each kind, and print its errors and times."""
     isolated = isolated_energies(options.data / "isolated_atoms.xyz")
     examples, unseen = (read_labelled(file)[: options.structures] for file in (train_file, test_file))
-    config = TrainingConfig(epochs=options.epochs, optimizer="adamw")  # of the README's numbers
+    config = TrainingConfig(epochs=options.epochs)
     seen, held_out = split(examples, 0.1, config.seed)
     print(f"{'tensor product':20} {'E meV/atom':>10} {'F meV/A':>8} {'weights':>8} {'ms':>6} {'training s':>10}")
     for name in options.tensor_product:

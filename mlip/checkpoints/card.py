@@ -40,6 +40,16 @@ def markdown(potential: Potential) -> str:
     return "\n".join(text)
 
 
+def failures(checks: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each check of a card (`card["checks"]["checks"]`) whose error is above its limit."""
+    return [f"It fails the check '{name}': {c['error']:.1e}, at most {c['limit']:.0e} is right."
+            for name, c in checks.items() if _fails(c)]
+
+
+def _fails(check: Mapping[str, Any]) -> bool:
+    return check["limit"] is not None and not check["error"] <= check["limit"]
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
     """Return a table in Markdown; the first `left` columns are aligned to the left."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
@@ -126,7 +136,7 @@ def _dynamics(found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _checks(found: Mapping[str, Any]) -> list[str]:
-    rows = [(name, f"{c['error']:.1e}", "-" if c["limit"] is None else f"{c['limit']:.0e}")
+    rows = [(name, f"{c['error']:.1e}", "-" if c["limit"] is None else f"{c['limit']:.0e}{' FAILED' * _fails(c)}")
             for name, c in found.get("checks", {}).items()]
     return [f"Largest deviations in float64 on {found['structure']} ({found['atoms']} atoms), in eV, A and "
             "combinations:", "", *_table(("check", "error", "limit"), rows)] if rows else []

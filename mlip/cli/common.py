@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,3 +114,11 @@ def provenance_of(options: argparse.Namespace) -> dict[str, str]:
 def show_progress() -> bool:
     """Return whether progress bars are welcome: somebody is looking."""
     return sys.stderr.isatty()
+
+
+def warn_of_failures(card: Mapping[str, Any]) -> None:
+    """Print a warning for each check that a card says its model fails."""
+    from mlip.checkpoints.card import failures
+
+    for text in failures(card["checks"]["checks"]):
+        print(f"warning: {text}")

@@ -105,7 +105,8 @@ def _add_train(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from mlip.cli.common import show_progress
+    from mlip.checkpoints import load
+    from mlip.cli.common import show_progress, warn_of_failures
     from mlip.training import Recipe, check, keep_freed_memory, run
     from mlip.verify.trained import document
 
@@ -120,7 +121,9 @@ def _train(options: argparse.Namespace) -> None:
                     nodes=options.nodes, progress=show_progress() and first, report=report):
         report(f"best model: {path}")
         if first and not options.no_card:
-            report(f"with card:  {document(recipe, options.output, path)}")
+            written = document(recipe, options.output, path)
+            report(f"with card:  {written}")
+            warn_of_failures(load(written).info.card)
 
 
 def _verify_neighbors(options: argparse.Namespace) -> int:

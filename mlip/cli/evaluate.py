@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlip.cli.common import Commands, add_average, add_provenance, add_state, provenance_of
+from mlip.cli.common import Commands, add_average, add_provenance, add_state, provenance_of, warn_of_failures
 
 if TYPE_CHECKING:
     from mlip.graph.labelled import Labelled
@@ -114,6 +114,7 @@ def _card(options: argparse.Namespace) -> None:
                      picoseconds=options.picoseconds)
     path = stamped(potential, card, provenance_of(options)).save(options.output)
     print("\n".join(f"written   {file}" for file in (path, *write_card(load(path), path))))
+    warn_of_failures(card)
 
 
 def _named(given: Sequence[str]) -> dict[str, list[Path]]:

@@ -15,7 +15,7 @@ from mlip.training.tables import is_number
 SCHEDULES = ("cosine", "plateau", "constant")
 RATES = {"muon": {"mace": 0.03, "equiformer_v3": 0.008, "transip": 0.01},  # found to learn fast and not to diverge
          "adamw": {"mace": 0.01, "equiformer_v3": 0.002, "transip": 0.003}}
-
+WITHOUT_MUON = ("mace",)  # families whose energies far from the data grow with it
 MOST_MOVED = 0.75  # share of the atoms of a structure, beyond which too little is left to put them back
 
 
@@ -58,8 +58,8 @@ class Stage:
 
     Attributes:
         epochs: passes over the training set.
-        learning_rate: largest one; None for that of the family: MACE 0.03, EquiformerV3 0.008, TransIP 0.01, with
-            AdamW 0.01, 0.002, 0.003; in recipes that start from a trained model a tenth of it.
+        learning_rate: largest one; None for that of the family: EquiformerV3 0.008, TransIP 0.01, MACE 0.01, with the
+            other optimizer 0.002, 0.003, 0.03; in recipes that start from a trained model a tenth of it.
         schedule: `"cosine"` falls to zero over the stage; `"plateau"` is multiplied by 0.8 after 5 validations without
             a better loss; `"constant"`.
         warmup_steps: over which the learning rate rises from zero, linearly.
@@ -110,7 +110,7 @@ class TrainingConfig(Stage):
         stages: the parts of the run, one after the other; without any, the run is one stage of the fields above.
         batch_size: structures in one step, over all processes.
         optimizer: `"muon"` (orthogonal steps for matrices of weights, AdamW for the rest: `mlip.training.optimizer`) or
-            `"adamw"`, with AMSGrad both.
+            `"adamw"`, with AMSGrad both; None for that of the family: AdamW for MACE, Muon for the others.
         weight_decay: share of the weights, times the learning rate, that each step takes off: of matrices with
             `"muon"`, of all with `"adamw"`.
         ema_decay: of the exponential moving average of the weights, which is what is validated and kept.
@@ -126,7 +126,7 @@ class TrainingConfig(Stage):
 
     stages: tuple[Stage, ...] = ()
     batch_size: int = 5
-    optimizer: str = "muon"
+    optimizer: str | None = None
     weight_decay: float = 0.0
     ema_decay: float = 0.99
     max_gradient: float = 10.0
@@ -158,9 +158,13 @@ class TrainingConfig(Stage):
             raise OptionError(f"training: config_weights has {', '.join(unknown)}, which is the config_type of no "
                               f"structure to train on; there are: {there}")
 
+    def optimizer_for(self, family: str) -> str:
+        """Return the name of the optimizer that a family is trained with."""
+        return self.optimizer or ("adamw" if family in WITHOUT_MUON else "muon")
+
     def default_rate(self, family: str) -> float:
         """Return the learning rate of a family for stages that give none."""
-        rates = RATES[self.optimizer]
+        rates = RATES[self.optimizer_for(family)]
         return rates.get(family, min(rates.values()))
 
     @property
@@ -196,7 +200,7 @@ CHOICES = {"schedule": SCHEDULES, "optimizer": tuple(RATES),
 def _check(name: str, value: Any, default: Any) -> None:
     """Check a value by the type of its default."""
     smallest = 0 if name in ("seed", "warmup_steps", "validate_every") else 1
-    if name in CHOICES and value not in CHOICES[name]:
+    if name in CHOICES and value not in (*CHOICES[name], default):
         raise OptionError(f"training: {name} must be one of {', '.join(CHOICES[name])}; {value!r} was given")
     if isinstance(default, int) and (type(value) is not int or value < smallest):
         raise OptionError(f"training: {name} must be a whole number from {smallest}; {value!r} was given")

@@ -49,7 +49,7 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer; the learning rate is set before every step."""
         weights = [p for p in self.parameters() if p.requires_grad]
-        kind = Muon if self.config.optimizer == "muon" else AdamW
+        kind = Muon if self.config.optimizer_for(self.model.config.family) == "muon" else AdamW
         return kind(weights, self.config.weight_decay)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

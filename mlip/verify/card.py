@@ -21,7 +21,7 @@ from ase import Atoms
 
 from mlip import __version__
 from mlip.checkpoints import Evaluator, Potential
-from mlip.checkpoints.card import card_dict, markdown
+from mlip.checkpoints.card import card_dict, failures, markdown
 from mlip.checkpoints.symmetry import summary, symmetry_reports
 from mlip.elements import SYMBOLS
 from mlip.errors import NonConservativeWarning, NonFiniteError, OptionError, StructureError
@@ -81,9 +81,11 @@ def make_card(potential: Potential, validation: Sequence[Labelled],
         kinds = {kind: sums.structures for kind, sums in found.config_types.items()}
         data[name] = _counts(found.total.structures, found.atoms, kinds)
     atoms, dynamics = _dynamics(potential, _atoms(representative(validation)), picoseconds)
+    checks = _checks(potential, atoms)
     return {"data": data, "errors": errors, "symmetry": _symmetry(potential, validation), "dynamics": dynamics,
-            "checks": _checks(potential, atoms), "speed": _speed(potential, structure_of(atoms)),
-            "recommended": recommended, "limits": [*_limits(potential), *([limits] if limits else [])],
+            "checks": checks, "speed": _speed(potential, structure_of(atoms)),
+            "recommended": recommended,
+            "limits": [*_limits(potential), *failures(checks["checks"]), *([limits] if limits else [])],
             "versions": {"mlip-md": __version__, "torch": str(torch.__version__), "numpy": np.__version__,
                          "python": platform.python_version()}}
 

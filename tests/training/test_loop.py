@@ -143,7 +143,7 @@ def test_early_stop_and_nothing_more_after_it(start: Potential, examples: list[L
 def test_moving_average(decay: float, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
     """Two single steps; the first few weigh more than the decay says."""
     config = TrainingConfig(epochs=2, batch_size=100, ema_decay=decay, schedule="constant", energy_weight=1e6,
-                            learning_rate=0.01)
+                            learning_rate=0.001)
     train(start, *split(examples, 0.1, 0), tmp_path / "one", dataclasses.replace(config, epochs=1))
     best = load(train(start, *split(examples, 0.1, 0), tmp_path / "two", config))
     steps = [state_of(tmp_path / name)["state_dict"] for name in ("one", "two")]

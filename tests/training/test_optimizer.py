@@ -120,8 +120,8 @@ def test_the_state_goes_on() -> None:
         assert torch.equal(resumed[name], expected[name])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("muon", Muon), ("adamw", AdamW)])
-def test_a_model_is_trained_with_what_was_asked_for(name: str, kind: type[AdamW], start: Potential,
+@pytest.mark.parametrize(("name", "kind"), [("muon", Muon), ("adamw", AdamW), (None, AdamW)])
+def test_a_model_is_trained_with_what_was_asked_for(name: str | None, kind: type[AdamW], start: Potential,
                                                     examples: list[Labelled]) -> None:
     config = TrainingConfig(optimizer=name, weight_decay=0.25)
     optimizer = TrainingModule(start, config, Plan(config, len(examples), "mace")).configure_optimizers()

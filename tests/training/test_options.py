@@ -22,7 +22,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "seed": (-1, 0.5, "x"), "learning_rate": (-0.1, NAN, INF, "fast", True), "energy_weight": (-1, NAN, INF),
     "forces_weight": (-1, None), "stress_weight": (-1, "much"), "latent_weight": (-1, NAN),
     "torque_weight": (-0.5, None), "max_gradient": (-1.0, NAN, "10"), "ema_decay": (1.0, -0.1, NAN, 2, None),
-    "optimizer": ("sgd", None, 1), "schedule": ("linear", None), "warmup_steps": (-1, 0.5),
+    "optimizer": ("sgd", "", 1), "schedule": ("linear", None), "warmup_steps": (-1, 0.5),
     "energy_loss": ("rmse", 1), "forces_loss": ("L2", None), "stress_loss": ("",),
     "huber_delta": (0.0, -1.0, NAN), "stages": ([], ({"epochs": 3},), (TrainingConfig(),), None),
     "denoising": (True, {"probability": 0.5}), "weight_decay": (-1e-3, NAN), "validate_every": (-1, 1.5, None),
@@ -83,10 +83,12 @@ class TestPlan:
             assert sorted(i for share in shares for i in share) == sorted(plan.indices(step))
         assert all(len(plan.indices(2, rank, 4)) == 1 for rank in range(4))  # two structures for four processes
 
-    @pytest.mark.parametrize(("optimizer", "rate"), [("muon", 0.01), ("adamw", 0.003)])
-    def test_rates_and_stages(self, optimizer: str, rate: float) -> None:
+    @pytest.mark.parametrize(("family", "optimizer", "rate"), [
+        ("transip", None, 0.01), ("transip", "muon", 0.01), ("transip", "adamw", 0.003),
+        ("equiformer_v3", None, 0.008), ("mace", None, 0.01), ("mace", "muon", 0.03)])
+    def test_rates_and_stages(self, family: str, optimizer: str | None, rate: float) -> None:
         stages = (Stage(epochs=2, learning_rate=0.1, warmup_steps=2), Stage(epochs=1, schedule="constant"))
-        plan = Plan(TrainingConfig(stages=stages, batch_size=5, optimizer=optimizer), 10, "transip")
+        plan = Plan(TrainingConfig(stages=stages, batch_size=5, optimizer=optimizer), 10, family)
         assert [plan.stage_index(step) for step in range(7)] == [0, 0, 0, 0, 1, 1, 1]
         assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, rate, rate])
 

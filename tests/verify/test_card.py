@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk, molecule
 
 import mlip
 from mlip import Potential
 from mlip.checkpoints import ModelInfo
 from mlip.checkpoints import format as file_format
-from mlip.checkpoints.card import card_dict, markdown
+from mlip.checkpoints.card import card_dict, failures, markdown
 from mlip.errors import ModelFileError, OptionError
 from mlip.graph.labelled import Labelled
 from mlip.io.ase import structure_of
@@ -72,6 +74,27 @@ def test_physics(card: dict[str, Any]) -> None:
     assert card["speed"]["atoms_per_second"] == pytest.approx(3e3 / card["speed"]["milliseconds"], rel=0.02)
     assert any("H, O, Cu only" in line for line in card["limits"])
     assert card["limits"][-1] == "Not for ice."
+
+
+def test_failures_are_told(potential: Potential, card: dict[str, Any]) -> None:
+    assert failures(card["checks"]["checks"]) == []
+    assert "FAILED" not in markdown(stamped(potential, card, {}))
+    for error in (25.3, float("nan")):
+        checks = {**card["checks"]["checks"], "rotation": {"error": error, "limit": 1e-8}}
+        assert failures(checks) == [f"It fails the check 'rotation': {error:.1e}, at most 1e-08 is right."]
+        text = markdown(stamped(potential, {**card, "checks": {**card["checks"], "checks": checks}}, {}))
+        assert f"| rotation | {error:.1e} | 1e-08 FAILED |" in text
+
+
+def test_a_model_that_is_too_steep_says_so(potential: Potential) -> None:
+    """Weights thirty times as large: the energy leaps along a bond."""
+    steep = Potential(copy.deepcopy(potential.model), potential.info)
+    with torch.no_grad():
+        for weight in steep.model.parameters():
+            weight.mul_(30.0)
+    card = make_card(steep, labelled(potential, molecule("H2O"), 2), picoseconds=0.01)
+    (said,) = [line for line in card["limits"] if "smooth at the cutoff" in line]
+    assert said in failures(card["checks"]["checks"])
 
 
 def test_files_keep_it(potential: Potential, card: dict[str, Any], tmp_path: Path) -> None:
