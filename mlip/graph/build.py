@@ -28,14 +28,15 @@ def check_elements(numbers: NDArray[np.int64], allowed: Sequence[int]) -> None:
 
 
 @contextmanager
-def naming(index: int | None) -> Iterator[None]:
-    """Say in errors which structure of several they are about; None leaves them as they are."""
+def naming(index: int | str | None) -> Iterator[None]:
+    """Say in errors which structure of several they are about, by number or in words; None leaves them as they are."""
     try:
         yield
     except (StructureError, OptionError) as error:
         if index is None:
             raise
-        raise type(error)(f"structure {index}: {error}") from None
+        where = index if isinstance(index, str) else f"structure {index}"
+        raise type(error)(f"{where}: {error}") from None
 
 
 def check_distances(structure: Structure, edges: NeighborList) -> None:

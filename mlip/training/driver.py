@@ -13,7 +13,7 @@ from mlip.errors import OptionError
 from mlip.io.dataset import iter_labelled
 from mlip.training.config import TrainingConfig
 from mlip.training.initial import initial_potential
-from mlip.training.loop import train
+from mlip.training.loop import check_structures, train
 from mlip.training.objective import objective_for
 from mlip.training.plan import Plan
 from mlip.training.preflight import preflight
@@ -54,14 +54,15 @@ def run(recipe: Recipe, folder: str | Path, *, seeds: Sequence[int] = (), device
         raise OptionError(f"the seeds of a committee must differ; {list(seeds)} were given")
     base = _base(recipe)
     data, first, text, replay = _prepared(recipe, Path(folder), base, device)
+    configs = {seed: _settings(recipe, first.model.config.family, seed) for seed in seeds or (recipe.training.seed,)}
+    check_structures(first, data.test)
     report(text)
     paths = []
-    for seed in seeds or (recipe.training.seed,):
-        config = _settings(recipe, first.model.config.family, seed)
+    for seed, config in configs.items():
         start = first if seed == recipe.training.seed else begin(recipe, data, seed, base, device)
         paths.append(train(start, data.training, data.validation, Path(folder) / (f"seed-{seed}" if seeds else ""),
                            config, info=recipe.info(start.info), devices=devices, nodes=nodes, progress=progress,
-                           **replay))
+                           report=report, **replay))
     return paths
 
 
@@ -73,7 +74,10 @@ def check(recipe: Recipe, folder: str | Path) -> str:
     Raises:
         DataError, StructureError, OptionError, ConfigError: as `run`.
     """
-    return _prepared(recipe, Path(folder), _base(recipe), None)[2]
+    data, start, text, _ = _prepared(recipe, Path(folder), _base(recipe), None)
+    for part in data.parts.values():
+        check_structures(start, part)
+    return text
 
 
 def begin(recipe: Recipe, data: Data, seed: int, base: Potential | None, device: str | None = None) -> Potential:
@@ -111,7 +115,7 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
               device: str | None) -> tuple[Data, Potential, str, dict[str, Any]]:
     """Return data, start, report and what is replayed, as arguments of `train`: all that can fail early."""
     parts = recipe.training.parts
-    data = load_data(recipe.data, folder, recipe.base, forces=any(stage.forces_weight for stage in parts))
+    data = load_data(recipe.data, folder, recipe.base, recipe.forces)
     cutoff = recipe.model.get("cutoff", CUTOFF) if base is None else base.cutoff
     report = preflight(data, cutoff=cutoff, stress=any(stage.stress_weight for stage in parts))
     start = begin(recipe, data, recipe.training.seed, base, device)

@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
-from mlip.checkpoints import ModelInfo, Potential
+from mlip.checkpoints import ModelInfo, Potential, load
 from mlip.checkpoints.symmetry import summary, symmetry_reports
-from mlip.errors import ModelFileError, NonFiniteError
+from mlip.errors import DataError, ModelFileError, NonFiniteError
 from mlip.graph.labelled import Labelled
 from mlip.training.config import Stage
 from mlip.training.data import Dataset
@@ -88,6 +88,13 @@ class Keeper(Callback):
                                  "begin anew")
         return step
 
+    def stamp(self) -> None:
+        """Give the best model the provenance of this run where another was said when it was kept."""
+        kept = load(self.best_file)
+        info = dataclasses.replace(self.info, validation=kept.info.validation, sha256=kept.info.sha256)
+        if info != kept.info:
+            Potential(kept.model, info).save(self.best_file)
+
     def finished(self, step: int) -> bool:
         """Return whether nothing is left to do after a step: all is done, or the last stage no longer improves."""
         plan, config = self.module.plan, self.module.config
@@ -140,6 +147,9 @@ class Keeper(Callback):
         found: Errors = trainer.strategy.broadcast(  # type: ignore[assignment]  # nothing, in other processes
             errors(Dataset(self.validation, potential)) if trainer.is_global_zero else None)
         score = score_of(found, plan.stage(last))
+        if step == 0:
+            for part in self.module.config.parts:
+                score_of(found, part)
         if not math.isfinite(score):
             raise NonFiniteError(f"the validation errors became NaN or infinite after step {step}; "
                                  f"{remedy(plan.rate(last))}")
@@ -205,7 +215,16 @@ class Keeper(Callback):
 
 
 def score_of(found: Errors, stage: Stage) -> float:
-    """Return the validation loss of a stage: its weights times squared errors, whatever the kind of its loss."""
-    terms = ((stage.energy_weight, found.energy_rmse), (stage.forces_weight, found.forces_rmse),
-             (stage.stress_weight, found.stress_rmse))
-    return sum(weight * (1e-3 * error) ** 2 for weight, error in terms if error is not None)
+    """Return the validation loss of a stage: its weights times squared errors, whatever the kind of its loss.
+
+    Raises:
+        DataError: the validation structures have none of the labels that have a weight.
+    """
+    weights = {"energy": stage.energy_weight, "forces": stage.forces_weight, "stress": stage.stress_weight}
+    trained = [name for name, weight in weights.items() if weight]
+    terms = [weights[name] * (1e-3 * error) ** 2 for name in trained
+             if (error := getattr(found, f"{name}_rmse")) is not None]
+    if not terms:
+        raise DataError(f"training is of {' and '.join(trained)}, which no structure of the validation has: give "
+                        "structures for valid that do, or train on what they have")
+    return float(sum(terms))

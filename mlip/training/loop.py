@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from mlip.graph.labelled import Labelled
 from mlip.training.config import TrainingConfig
 from mlip.training.data import Dataset, fingerprint
 from mlip.training.plan import Plan
+from mlip.training.store import FrameStore
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -31,7 +32,8 @@ CHECKED = 100  # structures whose graphs are made before hours are spent
 
 def train(potential: Potential, training: Sequence[Labelled], validation: Sequence[Labelled], folder: str | Path,
           config: TrainingConfig | None = None, *, info: ModelInfo | None = None, replay: Sequence[Labelled] = (),
-          replay_fraction: float = 0.25, devices: int = 1, nodes: int = 1, progress: bool = False) -> Path:
+          replay_fraction: float = 0.25, devices: int = 1, nodes: int = 1, progress: bool = False,
+          report: Callable[[str], object] = str) -> Path:
     """Train a potential, or resume the run in `folder`, and return the path of the best model.
 
     A run that was killed at any moment continues after its last validation and, on a CPU, ends with the same weights as
@@ -51,9 +53,11 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
         devices: processes of one GPU or CPU each on this machine (DDP); each has an equal share of every batch.
         nodes: machines, started as Lightning documents.
         progress: whether to show a bar.
+        report: is called with a warning where no validation was better than the start.
 
     Raises:
         OptionError: no structures to train on or to validate with; no processes; weights of config_types that none has.
+        DataError: structures to validate with that have none of the labels a stage trains on.
         StructureError: structures the model cannot take.
         ModelFileError: the folder holds a run with other options, data or model.
         NonFiniteError: the loss became NaN or infinite.
@@ -61,13 +65,18 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
     """
     config, folder = config or TrainingConfig(), Path(folder)
     _check_processes(config, devices, nodes)
+    from lightning.pytorch.utilities import rank_zero_only
     from torch.utils.data import ConcatDataset
 
     from mlip.training.keeper import Keeper
     from mlip.training.module import Batches, TrainingModule
 
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
-    _check(potential, training, validation)
+    if not training or not validation:
+        raise OptionError(f"{len(training)} structure(s) to train on and {len(validation)} to validate with: both need "
+                          "at least one")
+    check_structures(potential, training)
+    check_structures(potential, validation)
     if any(stage.config_weights for stage in config.parts):
         config.check_groups(e.config_type for part in (training, replay) for e in part)
     plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
@@ -80,12 +89,16 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
     seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
     keeper = Keeper(folder, module, validation, info, json.loads(json.dumps(identity)), progress)
     done = keeper.resume()
-    if done and keeper.finished(done):
-        return keeper.best_file
-    with _quiet(), _interruptible():
-        trainer = _trainer(keeper, "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
-        trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
-                    ckpt_path=keeper.state_file if done else None)
+    if not done or not keeper.finished(done):
+        with _quiet(), _interruptible():
+            trainer = _trainer(keeper, "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
+            trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
+                        ckpt_path=keeper.state_file if done else None)
+    if not getattr(rank_zero_only, "rank", 0):
+        keeper.stamp()
+    if not keeper.best_round:
+        report("warning: no validation was better than that of the start, whose weights the best model has; lower the "
+               "learning rate, or train longer")
     return keeper.best_file
 
 
@@ -117,18 +130,18 @@ def _trainer(keeper: Keeper, accelerator: str, devices: int, nodes: int) -> Trai
         gradient_clip_val=module.config.max_gradient or None, use_distributed_sampler=False)
 
 
-def _check(potential: Potential, training: Sequence[Labelled], validation: Sequence[Labelled]) -> None:
-    """Check structures, the first of them whole, before the first step."""
-    if not training or not validation:
-        raise OptionError(f"{len(training)} structure(s) to train on and {len(validation)} to validate with: both need "
-                          "at least one")
-    for part in (training, validation):
-        for i, example in enumerate(part):
-            with naming(i):
-                if i < CHECKED:
-                    potential.check_backend(example.structure, potential.graph([example.structure]))
-                else:
-                    potential.check([example.structure])
+def check_structures(potential: Potential, examples: Sequence[Labelled]) -> None:
+    """Check that a potential takes structures, the first of them whole.
+
+    Raises:
+        StructureError, UnknownElementError, OptionError: it does not; names the structure.
+    """
+    for i, example in enumerate(examples):
+        with naming(examples.origin(i) if isinstance(examples, FrameStore) else i):
+            if i < CHECKED:
+                potential.check_backend(example.structure, potential.graph([example.structure]))
+            else:
+                potential.check([example.structure])
 
 
 def _logger(folder: Path) -> Any:

@@ -47,6 +47,15 @@ class Recipe:
         if wrong:
             raise OptionError(f"[model] has no option {', '.join(wrong)}: elements and energies of isolated atoms come "
                               "from [data], the seed from [training]")
+        name = self.card.get("name", "")
+        if name.startswith(".") or not set(name).isdisjoint("/\\:\0"):
+            raise OptionError(f"[card] name is also that of a file, which cannot start with a dot and hold / \\ or :; "
+                              f"{name!r} was given")
+
+    @property
+    def forces(self) -> bool:
+        """Whether forces are learned, and must be in the data."""
+        return any(stage.forces_weight for stage in self.training.parts)
 
     @classmethod
     def read(cls, path: str | Path, base: str | Path | None = None) -> Recipe:

@@ -13,6 +13,7 @@ from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
 from mlip.training.metrics import in_batches
 from mlip.training.offsets import ATOMS, check_level
+from mlip.training.preflight import MAX_FORCE
 from mlip.training.start import StartConfig
 
 
@@ -25,15 +26,21 @@ def replay_examples(config: StartConfig, potential: Potential, frames: Sequence[
         frames: of the files of `config.replay`.
 
     Raises:
-        DataError: no frames; labels of the files at another level of theory.
+        DataError: no frames; labels of the files at another level of theory; forces that no calculation gives.
         UnknownElementError: elements that the potential does not know.
     """
     if not frames:
         raise DataError(f"the replay file(s) {', '.join(config.replay)} hold no structures")
     if config.replay_labels == "model":
-        return list(relabel(potential, (frame.structure for frame in frames)))
-    check_level(potential, frames, "Replayed data must be on the scale of the model that training starts from; let the "
-                "model label them, with replay_labels = \"model\".")
+        frames = list(relabel(potential, (frame.structure for frame in frames)))
+    else:
+        check_level(potential, frames, "Replayed data must be on the scale of the model that training starts from; let "
+                    "the model label them, with replay_labels = \"model\".")
+    for i, frame in enumerate(frames):
+        if frame.forces is not None and np.abs(frame.forces).max(initial=0.0) > MAX_FORCE:
+            raise DataError(f"structure {i} of the replay file(s) {', '.join(config.replay)} has forces of "
+                            f"{np.abs(frame.forces).max():.0f} eV/A; beyond {MAX_FORCE:.0f} eV/A something is wrong. "
+                            "Are its positions in another unit? length_unit and energy_unit hold for these files, too")
     return frames
 
 

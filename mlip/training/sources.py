@@ -238,13 +238,16 @@ def _energies_of(lone: FrameStore) -> dict[str, float] | None:
 
 def _held_out(store: FrameStore, training: NDArray[np.int64],
               config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split at random, and put structures back to training that occur there, too."""
+    """Split at random, and put back to training structures that occur there, too, or alone have an element."""
     if len(training) < 2:
         raise DataError(f"data: {len(training)} structure(s) to train on are too few to hold out some of them for "
                         "validation; give more, or files for valid")
     kept, held = (training[part] for part in split(range(len(training)), config.valid_fraction, config.seed))
     first = store.repeats()
-    again = np.isin(first[held], first[kept])
-    if again.all():
-        raise DataError("data: all structures held out for validation are copies of others; give files for valid")
-    return np.concatenate([kept, held[again]]), held[~again]
+    back = np.isin(first[held], first[kept])
+    known = {z for _, _, arrays in store.subset(kept).blocks() for z in np.unique(arrays["numbers"]).tolist()}
+    back |= np.array([not known.issuperset(store[int(i)].structure.numbers.tolist()) for i in held])
+    if back.all():
+        raise DataError("data: all structures held out for validation are copies of others, or have elements that no "
+                        "other has; give files for valid")
+    return np.concatenate([kept, held[back]]), held[~back]

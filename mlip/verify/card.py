@@ -84,10 +84,15 @@ def make_card(potential: Potential, validation: Sequence[Labelled],
     checks = _checks(potential, atoms)
     return {"data": data, "errors": errors, "symmetry": _symmetry(potential, validation), "dynamics": dynamics,
             "checks": checks, "speed": _speed(potential, structure_of(atoms)),
-            "recommended": recommended,
-            "limits": [*_limits(potential), *failures(checks["checks"]), *([limits] if limits else [])],
+            "recommended": recommended, "limits": _all_limits(potential, checks, limits),
             "versions": {"mlip-md": __version__, "torch": str(torch.__version__), "numpy": np.__version__,
                          "python": platform.python_version()}}
+
+
+def says(potential: Potential, recommended: str, limits: str) -> bool:
+    """Return whether this is what the card of a model says of its use."""
+    card = potential.info.card
+    return bool(card["recommended"] == recommended and card["limits"] == _all_limits(potential, card["checks"], limits))
 
 
 def stamped(potential: Potential, card: Card, provenance: Mapping[str, str]) -> Potential:
@@ -186,6 +191,10 @@ def _speed(potential: Potential, structure: Structure) -> Card:
             "threads": torch.get_num_threads(), "machine": machine, "precision": _precision(potential),
             "backend": "compiled" if use_compiled(potential.backend, potential.model.atomic_energies) else "reference",
             "milliseconds": float(f"{1e3 * median:.3g}"), "atoms_per_second": round(len(structure) / median)}
+
+
+def _all_limits(potential: Potential, checks: Card, own: str) -> list[str]:
+    return [*_limits(potential), *failures(checks["checks"]), *([own] if own else [])]
 
 
 def _limits(potential: Potential) -> list[str]:

@@ -8,9 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mlip import Potential, Structure
+from mlip import Potential, Structure, load
 from mlip.errors import DataError, OptionError, UnknownElementError
 from mlip.graph.labelled import Labelled
+from mlip.io.ase import structure_of
+from mlip.simulation.quickstart import acetylacetone
 from mlip.training.offsets import offsets, sample
 from mlip.training.replay import relabel, replay_batches, replay_examples
 from mlip.training.start import StartConfig, starting_potential
@@ -73,6 +75,14 @@ class TestLabels:
         replayed = replay_examples(config(), tuned, examples[:5])
         assert offsets(tuned, replayed).typical < 1e-10
         assert offsets(tuned, data).typical < 1e-10
+
+    def test_positions_in_another_unit(self) -> None:
+        """Angstrom that are taken for Bohr."""
+        atoms = acetylacetone()
+        atoms.positions *= 0.529177
+        squeezed = Labelled(structure_of(atoms), 0.0, None)
+        with pytest.raises(DataError, match=r"structure 0 of the replay file.* old\.xyz has forces of .*length_unit"):
+            replay_examples(config(), load("mace-acac"), [squeezed])
 
     def test_of_the_file(self, start: Potential, examples: list[Labelled]) -> None:
         near = list(relabel(start, (e.structure for e in examples)))
