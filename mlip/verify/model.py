@@ -38,11 +38,12 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
     """Measure what a model promises, on a structure, in float64.
 
     Forces are minus the gradient of the energy, the stress its strain derivative; rotated, shuffled, moved
-    and repeated structures give the same numbers; the energy is smooth at the cutoff and each structure has the same
-    energies as alone in a batch. The energy of a lone atom beside its E0 is only reported: models with a residual
-    connection or a shift, which most MACE models have, do not return E0 there. Of a model that predicts forces and
-    stress beside the energy, their distance from its derivatives is reported too; it promises none. So is the effect
-    of rotations on a model that only learned what they do. A model of whole molecules has no smooth cutoff to check.
+    and repeated structures give the same numbers; the energy of two atoms is smooth at all distances, also at the
+    cutoff, and each structure has the same energies as alone in a batch. The energy of a lone atom beside its E0 is
+    only reported: models with a residual connection or a shift, which most MACE models have, do not return E0 there.
+    Of a model that predicts forces and stress beside the energy, their distance from its derivatives is reported too;
+    it promises none. So is the effect of rotations on a model that only learned what they do. A model of whole
+    molecules has no smooth cutoff to check.
 
     Args:
         potential: any model; it is converted to float64.
@@ -66,7 +67,7 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
     ]
     pair = atoms.symbols[0], atoms.symbols[-1]
     if _takes_pairs_beyond_the_cutoff(exact, atoms):
-        found.insert(-1, Check("smooth at the cutoff", checks.smoothness(exact, pair), smooth))
+        found.insert(-1, Check("smooth with distance", checks.smoothness(exact, pair), smooth))
     if atoms.pbc.any() and abs(atoms.cell.volume) > 0:
         found.append(Check("stress = dE/dstrain/V", checks.finite_difference_stress(exact, atoms), stress))
         found.append(Check("supercell", checks.supercell(exact, atoms, _repeat(atoms)), 1e-8))

@@ -97,7 +97,7 @@ class TestPredictions:
     def test_verification(self, direct: Potential, structures: dict[str, Atoms]) -> None:
         """Derivatives are a property of a direct model, no promise; all else is."""
         found = {c.name: c for c in verify_model(direct, structures["triclinic"])}
-        properties = {"forces = -dE/dr", "stress = dE/dstrain/V", "smooth at the cutoff", "lone atom - E0"}
+        properties = {"forces = -dE/dr", "stress = dE/dstrain/V", "smooth with distance", "lone atom - E0"}
         assert {name for name, c in found.items() if c.limit == math.inf} == properties
         assert all(c.passed for c in found.values())
         assert found["forces = -dE/dr"].error > 1e-3

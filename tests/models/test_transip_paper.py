@@ -221,8 +221,8 @@ class TestPaper:
     def test_it_can_be_verified(self, paper: Potential, atoms: Atoms) -> None:
         found = {check.name: check for check in verify_model(paper, atoms)}
         assert all(check.passed for check in found.values())
-        assert "smooth at the cutoff" not in found
-        assert "smooth at the cutoff" in {c.name for c in verify_model(small(mode="md", cutoff=3.0), atoms)}
+        assert "smooth with distance" not in found
+        assert "smooth with distance" in {c.name for c in verify_model(small(mode="md", cutoff=3.0), atoms)}
 
 
 class TestDirect:

@@ -93,7 +93,7 @@ def test_a_model_that_is_too_steep_says_so(potential: Potential) -> None:
         for weight in steep.model.parameters():
             weight.mul_(30.0)
     card = make_card(steep, labelled(potential, molecule("H2O"), 2), picoseconds=0.01)
-    (said,) = [line for line in card["limits"] if "smooth at the cutoff" in line]
+    (said,) = [line for line in card["limits"] if "smooth with distance" in line]
     assert said in failures(card["checks"]["checks"])
 
 
