@@ -65,18 +65,13 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
     """
     config, folder = config or TrainingConfig(), Path(folder)
     _check_processes(config, devices, nodes)
-    from lightning.pytorch.utilities import rank_zero_only
     from torch.utils.data import ConcatDataset
 
     from mlip.training.keeper import Keeper
-    from mlip.training.module import Batches, TrainingModule
+    from mlip.training.module import TrainingModule
 
     potential = potential.to(radial="exact", rotational_average="none")  # tables do not follow the weights
-    if not training or not validation:
-        raise OptionError(f"{len(training)} structure(s) to train on and {len(validation)} to validate with: both need "
-                          "at least one")
-    check_structures(potential, training)
-    check_structures(potential, validation)
+    _check(potential, training, validation)
     if any(stage.config_weights for stage in config.parts):
         config.check_groups(e.config_type for part in (training, replay) for e in part)
     plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
@@ -88,18 +83,27 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
                 "data": [fingerprint(part) for part in (training, validation, replay)], "replay": replay_fraction}
     seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
     keeper = Keeper(folder, module, validation, info, json.loads(json.dumps(identity)), progress)
-    done = keeper.resume()
-    if not done or not keeper.finished(done):
-        with _quiet(), _interruptible():
-            trainer = _trainer(keeper, "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
-            trainer.fit(module, Batches(Dataset(seen, potential), module), weights_only=True,
-                        ckpt_path=keeper.state_file if done else None)
-    if not getattr(rank_zero_only, "rank", 0):
-        keeper.stamp()
+    _fit(keeper, Dataset(seen, potential), "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
     if not keeper.best_round:
         report("warning: no validation was better than that of the start, whose weights the best model has; lower the "
                "learning rate, or train longer")
     return keeper.best_file
+
+
+def _fit(keeper: Keeper, data: Dataset, accelerator: str, devices: int, nodes: int) -> None:
+    """Do what is left of the run."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from mlip.training.module import Batches
+
+    done = keeper.resume()
+    if not done or not keeper.finished(done):
+        with _quiet(), _interruptible():
+            _trainer(keeper, accelerator, devices, nodes).fit(
+                keeper.module, Batches(data, keeper.module), weights_only=True,
+                ckpt_path=keeper.state_file if done else None)
+    if not getattr(rank_zero_only, "rank", 0):
+        keeper.stamp()
 
 
 def _check_processes(config: TrainingConfig, devices: int, nodes: int) -> None:
@@ -128,6 +132,15 @@ def _trainer(keeper: Keeper, accelerator: str, devices: int, nodes: int) -> Trai
         default_root_dir=keeper.folder,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, inference_mode=False,
         gradient_clip_val=module.config.max_gradient or None, use_distributed_sampler=False)
+
+
+def _check(potential: Potential, training: Sequence[Labelled], validation: Sequence[Labelled]) -> None:
+    """Check what is trained on and validated with before the first step."""
+    if not training or not validation:
+        raise OptionError(f"{len(training)} structure(s) to train on and {len(validation)} to validate with: both need "
+                          "at least one")
+    check_structures(potential, training)
+    check_structures(potential, validation)
 
 
 def check_structures(potential: Potential, examples: Sequence[Labelled]) -> None:
