@@ -21,7 +21,7 @@ from mlip.training import TrainingConfig, initial_potential
 
 TINY: dict[str, Any] = {"channels": 16, "edge_lmax": 1, "hidden_lmax": 1, "correlation": 2, "radial_mlp": (8,),
                         "num_bessel": 4, "cutoff": 3.5}
-FAST = TrainingConfig(epochs=4, batch_size=5, learning_rate=0.02, ema_decay=0.5)
+FAST = TrainingConfig(epochs=4, batch_size=5, optimizer="muon", learning_rate=0.02, ema_decay=0.5)  # holds AdamW, too
 
 
 def teacher_labels(count: int = 20, seed: int = 0) -> list[Labelled]:

@@ -33,6 +33,7 @@ cutoff = 3.5
 dtype = "float64"
 
 [training]
+optimizer = "muon"
 batch_size = 6
 ema_decay = 0.9
 {more}
