@@ -22,6 +22,8 @@ def add_commands(commands: Commands) -> None:
     evaluation.add_argument("model", help="name or path")
     evaluation.add_argument("data", type=Path, nargs="+",
                             help="labelled structures: extended XYZ, ASE database, LMDB")
+    evaluation.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help="a further "
+                            "model, to compare the mean of all of them; may be repeated")
     evaluation.add_argument("--json", type=Path, help="file for the numbers")
     evaluation.add_argument("--plot", type=Path, metavar="FOLDER",
                             help="folder for parity.png, predictions over labels")
@@ -77,7 +79,7 @@ def _read(files: Sequence[Path], options: argparse.Namespace) -> Iterator[Labell
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from mlip.checkpoints import load
+    from mlip.checkpoints import Committee, load
     from mlip.io.files import check_target
     from mlip.training.evaluation import evaluate_on
     from mlip.verify.plot import plot_parity
@@ -86,15 +88,17 @@ def _eval(options: argparse.Namespace) -> None:
         check_target(options.json, (".json",), options.data)
     if options.plot is not None:
         options.plot.mkdir(parents=True, exist_ok=True)
-    potential = load(options.model, device=options.device, dtype=options.dtype,
-                     rotational_average=options.rotational_average)
+    models = [options.model, *options.others]
+    settings = {name: getattr(options, name) for name in ("device", "dtype", "rotational_average")}
+    potential = Committee(models, **settings) if options.others else load(options.model, **settings)
     found = evaluate_on(potential, _read(options.data, options))
     print(found)
     if options.json is not None:
         options.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:
         names = ", ".join(path.name for path in options.data)
-        plot_parity(found, options.plot / "parity.png", f"{potential.info.name or options.model} on {names}")
+        title = f"{len(models)} models" if isinstance(potential, Committee) else potential.info.name or options.model
+        plot_parity(found, options.plot / "parity.png", f"{title} on {names}")
 
 
 def _card(options: argparse.Namespace) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from mlip.elements import SYMBOLS
 from mlip.errors import DataError
+from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
-from mlip.io.frames import iter_frames
-from mlip.io.labels import Keys, Names, Units, labelled, no_energy
+from mlip.io.frames import Frame, iter_frames
+from mlip.io.labels import Keys, Names, Units, labelled, no_energy, unlabelled
 
 
 def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | None = None,
@@ -32,15 +33,10 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
         DataError: no such file; one that cannot be read; labels that are missing, no numbers, or under different names
             in one file; naming the structure.
     """
-    keys, units, leave_out = keys or Keys(), units or Units(), frozenset(leave_out)
+    keys, units = keys or Keys(), units or Units()
     used: Names | None = None
     volumes = stresses = 0
-    i = -1
-    name = Path(path).name
-    for i, frame in enumerate(iter_frames(path)):
-        if i in leave_out:
-            continue
-        where = f"structure {i} of {name}"
+    for where, frame in _frames(path, leave_out):
         names = keys.find(frame)
         if names is None:
             raise no_energy(frame, keys, where)
@@ -53,13 +49,32 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
         volumes += entry.structure.volume is not None
         stresses += entry.stress is not None
         yield entry
+    if keys.stress and volumes and not stresses:
+        raise DataError(f"{path} has no stress under {keys.stress} in any structure; virials are not read: "
+                        "stress = -virial / volume, positive under tension")
+
+
+def iter_structures(path: str | Path, units: Units | None = None,
+                    leave_out: Collection[int] = ()) -> Iterator[Structure]:
+    """Yield the structures of a file that `iter_labelled` reads, whether or not they have labels.
+
+    Raises:
+        DataError: no such file; one that cannot be read, or holds what is no structure.
+    """
+    for where, frame in _frames(path, leave_out):
+        yield unlabelled(frame, units or Units(), where)
+
+
+def _frames(path: str | Path, leave_out: Collection[int]) -> Iterator[tuple[str, Frame]]:
+    """Yield the frames of a file but those to leave out, and where each is from, in words."""
+    i = -1
+    for i, frame in enumerate(iter_frames(path)):
+        if i not in leave_out:
+            yield f"structure {i} of {Path(path).name}", frame
     if i < 0:
         raise DataError(f"{path} holds no structures")
     if leave_out and max(leave_out) > i:
         raise DataError(f"{path} has no structure {max(leave_out)} to leave out; it holds {i + 1}, the first is 0")
-    if keys.stress and volumes and not stresses:
-        raise DataError(f"{path} has no stress under {keys.stress} in any structure; virials are not read: "
-                        "stress = -virial / volume, positive under tension")
 
 
 def read_labelled(path: str | Path, keys: Keys | None = None, units: Units | None = None,

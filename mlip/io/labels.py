@@ -84,22 +84,33 @@ def labelled(frame: Frame, names: Names, keys: Keys, units: Units, forces: bool,
         DataError: a label that is missing, of a wrong shape, NaN or infinite; a structure that cannot be.
     """
     energy_unit, length_unit = ENERGY_UNITS[units.energy], LENGTH_UNITS[units.length]
+    structure = unlabelled(frame, units, where)
     energy = _numbers(frame.info[names.energy], names.energy, where)
     if energy.size != 1:
         raise DataError(f"{where}: {names.energy} must be one number; {energy.size} were given")
-    try:
-        positions = np.asarray(frame.positions, dtype=np.float64) * length_unit
-        cell = None if frame.cell is None else np.asarray(frame.cell, dtype=np.float64) * length_unit
-        structure = Structure.create(frame.numbers, positions, cell, frame.pbc, **state_of(frame.info))
-    except (StructureError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: {error}") from None
-    if not len(structure):
-        raise DataError(f"{where} has no atoms")
     stress = frame.info.get(names.stress) if structure.volume is not None else None
     return Labelled(structure, float(energy.reshape(())) * energy_unit,
                     _forces(frame, names.forces, where) * (energy_unit / length_unit) if forces else None,
                     None if stress is None else _stress(stress, names.stress, where) * STRESS_UNITS[units.stress],
                     _config_type(frame, keys, where))
+
+
+def unlabelled(frame: Frame, units: Units, where: str) -> Structure:
+    """Return the structure of a frame, A.
+
+    Raises:
+        DataError: a structure that cannot be.
+    """
+    unit = LENGTH_UNITS[units.length]
+    try:
+        positions = np.asarray(frame.positions, dtype=np.float64) * unit
+        cell = None if frame.cell is None else np.asarray(frame.cell, dtype=np.float64) * unit
+        structure = Structure.create(frame.numbers, positions, cell, frame.pbc, **state_of(frame.info))
+    except (StructureError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: {error}") from None
+    if not len(structure):
+        raise DataError(f"{where} has no atoms")
+    return structure
 
 
 def no_energy(frame: Frame, keys: Keys, where: str) -> DataError:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlip.training.memory import keep_freed_memory
     from mlip.training.metrics import Errors, errors
     from mlip.training.recipe import Recipe
+    from mlip.training.replay import ReplayConfig
     from mlip.training.sources import Data, DataConfig, load_data
     from mlip.training.start import StartConfig, starting_potential
     from mlip.training.start_direct import conservative_from
@@ -41,6 +42,7 @@ _HOMES = {
     "Errors": "mlip.training.metrics",
     "errors": "mlip.training.metrics",
     "Recipe": "mlip.training.recipe",
+    "ReplayConfig": "mlip.training.replay",
     "Data": "mlip.training.sources",
     "DataConfig": "mlip.training.sources",
     "load_data": "mlip.training.sources",
@@ -51,8 +53,8 @@ _HOMES = {
 }
 
 __all__ = ["Calibration", "Data", "DataConfig", "Dataset", "DenoisingConfig", "Errors", "Evaluation", "FrameStore",
-           "Recipe", "Stage", "StartConfig", "TrainingConfig", "check", "conservative_from", "errors", "evaluate_on",
-           "initial_potential", "keep_freed_memory", "load_data", "run", "separate_isolated", "split",
+           "Recipe", "ReplayConfig", "Stage", "StartConfig", "TrainingConfig", "check", "conservative_from", "errors",
+           "evaluate_on", "initial_potential", "keep_freed_memory", "load_data", "run", "separate_isolated", "split",
            "spread_against_error", "starting_potential", "train"]
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -10,15 +10,14 @@ from typing import Any
 from mlip.checkpoints import Potential, load
 from mlip.checkpoints.create import CUTOFF
 from mlip.errors import OptionError
-from mlip.io.dataset import iter_labelled
 from mlip.training.config import TrainingConfig
 from mlip.training.initial import initial_potential
 from mlip.training.loop import check_structures, train
 from mlip.training.objective import objective_for
 from mlip.training.plan import Plan
-from mlip.training.preflight import preflight
+from mlip.training.preflight import preflight, replayed
 from mlip.training.recipe import Recipe
-from mlip.training.replay import replay_examples
+from mlip.training.replay import load_replay
 from mlip.training.sources import Data, load_data
 from mlip.training.start import check_fields, starting_potential
 from mlip.training.start_direct import conservative_from
@@ -119,15 +118,14 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
     cutoff = recipe.model.get("cutoff", CUTOFF) if base is None else base.cutoff
     report = preflight(data, cutoff=cutoff, stress=any(stage.stress_weight for stage in parts))
     start = begin(recipe, data, recipe.training.seed, base, device)
-    text = str(report) if base is None else f"{report}\n{start.info.description}"
     objective_for(start.model, recipe.training)
     replay: dict[str, Any] = {}
-    if recipe.start is not None and recipe.start.replay:
-        frames = [frame for name in recipe.start.replay for frame in iter_labelled(
-            recipe.base / Path(name).expanduser(), recipe.data.keys, recipe.data.units)]
-        share = recipe.start.replay_fraction
-        replay = {"replay": replay_examples(recipe.start, start, frames), "replay_fraction": share}
-        Plan(recipe.training, len(data.training), start.model.config.family, len(frames), share)
-    recipe.training.check_groups({*report.parts["training"].config_types,
-                                  *(example.config_type for example in replay.get("replay", ()))})
-    return data, start, text, replay
+    if recipe.start is not None and recipe.start.replay is not None:
+        config = recipe.start.replay
+        store = load_replay(config, start, folder, recipe.base, recipe.forces)
+        report, store = replayed(report, store, data.validation.joined(data.test), cutoff)
+        replay = {"replay": store, "replay_fraction": config.fraction}
+    Plan(recipe.training, len(data.training), start.model.config.family, len(replay.get("replay", ())),
+         replay.get("replay_fraction", 0.0))
+    recipe.training.check_groups({group for part in report.parts.values() for group in part.config_types})
+    return data, start, str(report) if base is None else f"{report}\n{start.info.description}", replay

@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip.checkpoints import Potential
+from mlip.checkpoints import Committee, Potential
 from mlip.elements import SYMBOLS
 from mlip.errors import NonFiniteError, OptionError, StructureError
 from mlip.graph import naming
 from mlip.graph.labelled import Labelled
 from mlip.nn.derivatives import evaluate
-from mlip.training.metrics import Difference, ErrorSums, Sums, differences, in_batches, stress_label, wanted
+from mlip.training.metrics import (
+    Difference,
+    ErrorSums,
+    Sums,
+    differences,
+    in_batches,
+    mean_difference,
+    stress_label,
+    wanted,
+)
 from mlip.units import GPA_PER_EV_A3
 
 Array = NDArray[np.float64]
@@ -120,14 +129,15 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate_on(potential: Potential, examples: Iterable[Labelled], batch_atoms: int = 1024) -> Evaluation:
-    """Compare a potential with labelled structures.
+def evaluate_on(potential: Potential | Committee, examples: Iterable[Labelled],
+                batch_atoms: int = 1024) -> Evaluation:
+    """Compare a potential, or the mean of a committee, with labelled structures.
 
     The structures are read as a stream, and only sums are kept. A structure without forces or stress counts for what
     it has.
 
     Args:
-        potential: any.
+        potential: any, or several that are one committee.
         examples: labelled structures.
         batch_atoms: atoms that are evaluated at once, a structure at least.
 
@@ -137,8 +147,12 @@ def evaluate_on(potential: Potential, examples: Iterable[Labelled], batch_atoms:
         NonFiniteError: a prediction is NaN or infinite, by the index of its structure.
     """
     found, first = Evaluation(), 0
+    members = potential.members if isinstance(potential, Committee) else (potential,)
     for batch in in_batches(examples, batch_atoms):
-        _add_batch(found, potential, batch, first)
+        compared = [_compared(member, batch, first) for member in members]
+        isolated = np.mean([energies for _, energies in compared], axis=0)
+        for i, (example, *of_members) in enumerate(zip(batch, *(each for each, _ in compared), strict=True)):
+            _add(found, example, mean_difference(of_members), first + i, float(isolated[i]))
         first += len(batch)
     if not first:
         raise OptionError("there are no structures to evaluate the model on")
@@ -157,7 +171,8 @@ def numbers(sums: ErrorSums) -> dict[str, Any]:
             **_two("stress", "gpa", sums.stress, GPA_PER_EV_A3)}
 
 
-def _add_batch(found: Evaluation, potential: Potential, batch: Sequence[Labelled], first: int) -> None:
+def _compared(potential: Potential, batch: Sequence[Labelled], first: int) -> tuple[list[Difference], Array]:
+    """Return prediction minus label of B structures, and [B] energies of their isolated atoms, eV."""
     structures = [e.structure for e in batch]
     for i, structure in enumerate(structures):
         with naming(first + i):
@@ -168,12 +183,14 @@ def _add_batch(found: Evaluation, potential: Potential, batch: Sequence[Labelled
         raise type(error)(f"of the structures {first} to {first + len(batch) - 1}: {error}") from None
     potential.check_backend(structures[0], graph)
     result = evaluate(potential.model, graph, **wanted(batch))
-    isolated = np.bincount(graph.batch.cpu().numpy(), (result.energies - result.interaction).cpu().numpy(), len(batch))
-    for i, (example, difference) in enumerate(zip(batch, differences(batch, result), strict=True)):
+    energies = (result.energies - result.interaction).cpu().numpy()
+    isolated = np.bincount(graph.batch.cpu().numpy(), energies, len(batch)).astype(np.float64)
+    found = list(differences(batch, result))
+    for i, difference in enumerate(found):
         if not all(np.isfinite(x).all() for x in vars(difference).values() if x is not None):
             raise NonFiniteError(f"the model returned NaN or infinity for structure {first + i}; look for atoms far "
                                  "too close to each other")
-        _add(found, example, difference, first + i, float(isolated[i]))
+    return found, isolated
 
 
 def _add(found: Evaluation, example: Labelled, d: Difference, index: int, isolated: float) -> None:

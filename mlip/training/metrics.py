@@ -148,6 +148,15 @@ def differences(examples: Sequence[Labelled], result: BatchPrediction) -> Iterat
             None if label is None or stress is None else stress[b] - label)
 
 
+def mean_difference(of_members: Sequence[Difference]) -> Difference:
+    """Return the difference of the mean prediction of several potentials from those of each to the same labels."""
+    if len(of_members) == 1:
+        return of_members[0]
+    energy, forces, stress = ([getattr(d, name) for d in of_members] for name in ("energy", "forces", "stress"))
+    return Difference(float(np.mean(energy)), None if forces[0] is None else np.mean(forces, axis=0),
+                      None if stress[0] is None else np.mean(stress, axis=0))
+
+
 def stress_label(example: Labelled) -> NDArray[np.float64] | None:
     """Return the stress to compare with, [6] Voigt; None where there is no label, or no volume."""
     return None if example.stress is None or example.structure.volume is None else to_voigt(example.stress)

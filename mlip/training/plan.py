@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlip.errors import OptionError
 from mlip.training.config import Stage, TrainingConfig
-from mlip.training.replay import replay_batches
 
 FACTOR, WAIT = 0.8, 5  # of the schedule "plateau"
 
@@ -32,6 +33,7 @@ class Plan:
         self.epoch_steps = len(self._epoch[1])
         self._ends = np.cumsum([stage.epochs * self.epoch_steps for stage in config.parts]).tolist()
         self.steps: int = self._ends[-1]
+        self._check_warm_up()
         self.round = config.validate_every or self.epoch_steps
         self.rounds = math.ceil(self.steps / self.round)
         self._plateau = {"stage": -1, "factor": 1.0, "best": math.inf, "waited": 0}
@@ -51,6 +53,12 @@ class Plan:
             return list(replay_batches(self.structures, count, size, fraction, generator))
         order = generator.permutation(self.structures)
         return [order[first : first + size] for first in range(0, self.structures, size)]
+
+    def _check_warm_up(self) -> None:
+        for stage, steps in zip(self.config.parts, np.diff([0, *self._ends]).tolist(), strict=True):
+            if stage.warmup_steps >= steps:
+                raise OptionError(f"warmup_steps = {stage.warmup_steps} leave nothing of a stage of {steps} step(s), "
+                                  f"{self.epoch_steps} in each epoch; take fewer, or more epochs")
 
     def stage_index(self, step: int) -> int:
         """Return the number of the stage that a step belongs to; the step after the last belongs to the last."""
@@ -92,3 +100,33 @@ class Plan:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Continue where `state_dict` was taken."""
         self._plateau.update(state)
+
+
+def replay_batches(new: int, replay: int, size: int, fraction: float,
+                   generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Yield the batches of an epoch: each new structure once, and in each batch a share of replayed ones.
+
+    Replayed structures are drawn anew in each epoch, none a second time before all were there.
+
+    Args:
+        new: number of new structures.
+        replay: number of structures to replay, at least one.
+        size: of a batch, at least 2: one or more of each kind.
+        fraction: share of the replayed in a batch.
+        generator: draws the order.
+
+    Yields:
+        Indices, [size] or fewer: below `new` new structures, from `new` on replayed ones.
+
+    Raises:
+        OptionError: batches of one structure.
+    """
+    if size < 2:
+        raise OptionError(f"a batch of {size} has no room for new and replayed structures; use batch_size = 2 or more")
+    old = min(max(round(fraction * size), 1), size - 1)
+    fresh = size - old
+    order, steps = generator.permutation(new), -(-new // fresh)
+    rounds = -(-steps * old // replay)
+    drawn = new + np.concatenate([generator.permutation(replay) for _ in range(rounds)])
+    for i in range(steps):
+        yield np.concatenate([order[i * fresh : (i + 1) * fresh], drawn[i * old : (i + 1) * old]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from mlip.errors import DataError
 from mlip.training.report import Part, Report
 from mlip.training.sources import Data
 from mlip.training.statistics import CORRELATION, facts, fitted, follows_volume, outliers, pairs, work
+from mlip.training.store import FrameStore
 from mlip.units import GPA_PER_EV_A3
 
 MAX_ENERGY = 100.0  # eV/atom, above the energies of reference
@@ -45,16 +48,46 @@ def preflight(data: Data, *, cutoff: float, stress: bool) -> Report:
             of the training structures only; an isolated atom without energy; structures that occur in two parts; no
             stress where it is trained. Each names a structure and what to do.
     """
-    return Inspection(data, cutoff, stress).report()
+    parts = {name: part for name, part in data.parts.items() if len(part)}
+    return Inspection(parts, cutoff, stress, data.isolated, data.left_out).report()
+
+
+def replayed(report: Report, replay: FrameStore, held_out: FrameStore, cutoff: float) -> tuple[Report, FrameStore]:
+    """Look at what is replayed in the same way, and add it to the report.
+
+    Args:
+        report: of the data.
+        replay: see `mlip.training.replay.load_replay`.
+        held_out: structures to validate or test with, which are not replayed.
+        cutoff: of the model, A.
+
+    Returns:
+        The report, and what is left to replay.
+
+    Raises:
+        DataError: as `preflight`; nothing is left.
+    """
+    there = replay.occur_in(held_out)
+    left = replay.subset(np.flatnonzero(~there))
+    if not len(left):
+        raise DataError(f"all structures to replay, such as {replay.origin(0)}, are held out for validation or test; "
+                        "replay others")
+    found = Inspection({"replay": left}, cutoff, False).report()
+    said = (f"{there.sum():,} structure(s) to replay are held out for validation or test and not replayed, first "
+            f"{replay.origin(int(there.argmax()))}",) if there.any() else ()
+    return dataclasses.replace(report, parts=report.parts | found.parts,
+                               warnings=(*report.warnings, *said, *found.warnings)), left
 
 
 class Inspection:
     """The structures of all parts in turn, their numbers, and what is said about them."""
 
-    def __init__(self, data: Data, cutoff: float, stress: bool) -> None:
-        self.data, self.cutoff, self.stress = data, cutoff, stress
-        self.parts = {name: part for name, part in data.parts.items() if len(part)}
-        self.all = data.training.joined(data.validation, data.test)
+    def __init__(self, parts: Mapping[str, FrameStore], cutoff: float, stress: bool,
+                 isolated: Mapping[str, float] | None = None, left_out: int = 0) -> None:
+        """Take parts of one folder, the first of which is trained on, and the energies of isolated atoms, eV."""
+        self.parts, self.cutoff, self.stress, self.isolated, self.left_out = parts, cutoff, stress, isolated, left_out
+        first, *others = parts.values()
+        self.learned, self.all = len(first), first.joined(*others)
         self.owner = np.repeat(list(self.parts), [len(part) for part in self.parts.values()])
         self.facts = facts(self.all)
         self.atoms, self.energies = self.all.column("atoms"), self.all.column("energy")
@@ -74,15 +107,15 @@ class Inspection:
         self.look_at_forces()
         self.look_for_outliers()
         rank = int(np.linalg.matrix_rank(np.unique(self.trained(self.facts.counts), axis=0)))
-        references = self.data.isolated or {SYMBOLS[z]: float(e) for z, e in zip(self.facts.numbers, self.fit,
+        references = self.isolated or {SYMBOLS[z]: float(e) for z, e in zip(self.facts.numbers, self.fit,
                                                                                   strict=True) if z in self.known}
-        return Report({name: self.part(name) for name in self.parts}, dict(references), self.data.isolated is None,
+        return Report({name: self.part(name) for name in self.parts}, dict(references), self.isolated is None,
                       rank == len(self.known), float(np.sqrt(np.mean(self.trained(self.above) ** 2))),
-                      {"cutoff": self.cutoff, **neighbours}, done, tuple(self.warnings), self.data.left_out)
+                      {"cutoff": self.cutoff, **neighbours}, done, tuple(self.warnings), self.left_out)
 
     def trained(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the rows of the training structures."""
-        return values[: len(self.data.training)]
+        return values[: self.learned]
 
     def name(self, place: int) -> str:
         """Return a structure in words."""
@@ -113,10 +146,10 @@ class Inspection:
             raise DataError(f"{self.name(strange[0])} holds {', '.join(symbols)}, which no training structure has, and "
                             f"{len(strange) - 1} other(s) hold such elements; train on structures with these elements, "
                             "or leave these out (leave_out)")
-        missing = [SYMBOLS[z] for z in self.known if SYMBOLS[z] not in (self.data.isolated or {SYMBOLS[z]: 0.0})]
+        missing = [SYMBOLS[z] for z in self.known if SYMBOLS[z] not in (self.isolated or {SYMBOLS[z]: 0.0})]
         if missing:
             raise DataError(f"the isolated atom(s) {', '.join(missing)} have no energy, others have: "
-                            f"{', '.join(self.data.isolated or {})}; give all, by isolated_energies, or none")
+                            f"{', '.join(self.isolated or {})}; give all, by isolated_energies, or none")
 
     def check_energies(self) -> None:
         """Raise for energies far from those of the elements."""
@@ -128,9 +161,9 @@ class Inspection:
             raise DataError(f"{self.name(worst)} has an energy {self.above[worst]:.0f} eV/atom from what its elements "
                             f"have on average; beyond {MAX_ENERGY:.0f} eV/atom a label is wrong, or in another unit: "
                             "set energy_unit, or leave the structure out (leave_out)")
-        if self.data.isolated is None:
+        if self.isolated is None:
             return
-        isolated = np.array([self.data.isolated.get(SYMBOLS[z], 0.0) for z in self.facts.numbers])
+        isolated = np.array([self.isolated.get(SYMBOLS[z], 0.0) for z in self.facts.numbers])
         binding = float(np.median((self.energies - counts @ isolated) / self.atoms))
         text = (f"the median energy above isolated atoms is {binding:.1f} eV/atom; energies of isolated atoms must "
                 "come from the method and be in the unit of the other energies")

@@ -1,47 +1,90 @@
-"""Data of the first training, mixed into the new ones so that a model does not forget."""
+"""`[start.replay]`: data of the first training, mixed into the new ones so that a model does not forget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlip.checkpoints import Potential
 from mlip.errors import DataError, OptionError
 from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
+from mlip.io.dataset import iter_labelled, iter_structures
+from mlip.training.files import FileOptions, isolated_atoms
 from mlip.training.metrics import in_batches
 from mlip.training.offsets import ATOMS, check_level
-from mlip.training.preflight import MAX_FORCE
-from mlip.training.start import StartConfig
+from mlip.training.store import FrameStore
+from mlip.training.tables import is_number
+
+LABELS = ("model", "file")
 
 
-def replay_examples(config: StartConfig, potential: Potential, frames: Sequence[Labelled]) -> Sequence[Labelled]:
-    """Return what is replayed, with labels that fit the potential which training starts from.
+@dataclass(frozen=True)
+class ReplayConfig(FileOptions):
+    """The table `[start.replay]`. Names and units of its labels, see `FileOptions`, need not be those of `[data]`.
+
+    Attributes:
+        files: structures of the first training, mixed into the new ones against forgetting.
+        fraction: their share of each batch.
+        labels: `"model"`: they are labelled by the model that training starts from, so that they always fit it; labels
+            of the files are not looked at. `"file"`: by the files, which must be at the level of theory of that model.
+    """
+
+    table = "start.replay"
+    lists = ("files",)
+
+    files: tuple[str, ...]
+    fraction: float = 0.25
+    labels: str = "model"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels not in LABELS:
+            raise OptionError(f"{self.table}: labels must be one of {', '.join(LABELS)}; {self.labels!r} was given")
+        if not is_number(self.fraction) or not 0 < self.fraction < 1:
+            raise OptionError(f"{self.table}: fraction must lie between 0 and 1; {self.fraction!r} was given")
+
+
+def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, base: str | Path = ".",
+                forces: bool = True) -> FrameStore:
+    """Read what is replayed into a `FrameStore` in `folder/replay`, or open it where files and potential are the same.
+
+    Isolated atoms are left out.
 
     Args:
-        config: options.
-        potential: from `starting_potential`.
-        frames: of the files of `config.replay`.
+        config: the files.
+        potential: from `starting_potential`: gives the labels, or must fit those of the files.
+        folder: of the run.
+        base: folder that relative paths start from.
+        forces: False reads energies alone.
 
     Raises:
-        DataError: no frames; labels of the files at another level of theory; forces that no calculation gives.
+        DataError: a file that is missing, unreadable or given twice, or lacks what is asked of it; no structures;
+            labels of the files at another level of theory.
         UnknownElementError: elements that the potential does not know.
+        OptionError: structures to leave out of none of the files.
     """
-    if not frames:
-        raise DataError(f"the replay file(s) {', '.join(config.replay)} hold no structures")
-    if config.replay_labels == "model":
-        frames = list(relabel(potential, (frame.structure for frame in frames)))
-    else:
-        check_level(potential, frames, "Replayed data must be on the scale of the model that training starts from; let "
-                    "the model label them, with replay_labels = \"model\".")
-    for i, frame in enumerate(frames):
-        if frame.forces is not None and np.abs(frame.forces).max(initial=0.0) > MAX_FORCE:
-            raise DataError(f"structure {i} of the replay file(s) {', '.join(config.replay)} has forces of "
-                            f"{np.abs(frame.forces).max():.0f} eV/A; beyond {MAX_FORCE:.0f} eV/A something is wrong. "
-                            "Are its positions in another unit? length_unit and energy_unit hold for these files, too")
-    return frames
+    by_model = config.labels == "model"
+
+    def read(name: str, path: Path) -> Iterable[Labelled]:
+        left_out = config.leave_out.get(name, ())
+        if by_model:
+            return relabel(potential, iter_structures(path, config.units, left_out))
+        return iter_labelled(path, config.keys, config.units, forces, left_out)
+
+    labels = {"model": potential.info.sha256} if by_model else {"forces": forces}
+    whole = config.stored(Path(folder) / "replay", Path(base), read, **labels)
+    store = whole.subset(np.flatnonzero(~isolated_atoms(whole)))
+    if not len(store):
+        raise DataError(f"the file(s) to replay, {', '.join(config.files)}, hold isolated atoms and nothing to learn "
+                        "from")
+    if not by_model:
+        check_level(potential, store, "Replayed data must be on the scale of the model that training starts from; let "
+                    "the model label them, with labels = \"model\".")
+    return store
 
 
 def relabel(potential: Potential, structures: Iterable[Structure]) -> Iterator[Labelled]:
@@ -49,33 +92,3 @@ def relabel(potential: Potential, structures: Iterable[Structure]) -> Iterator[L
     for batch in in_batches(structures, ATOMS):
         for structure, p in zip(batch, potential.evaluate(batch), strict=True):
             yield Labelled(structure, p.energy, p.forces, p.stress, "replay")
-
-
-def replay_batches(new: int, replay: int, size: int, fraction: float,
-                   generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield the batches of an epoch: each new structure once, and in each batch a share of replayed ones.
-
-    Replayed structures are drawn anew in each epoch, none a second time before all were there.
-
-    Args:
-        new: number of new structures.
-        replay: number of structures to replay, at least one.
-        size: of a batch, at least 2: one or more of each kind.
-        fraction: share of the replayed in a batch.
-        generator: draws the order.
-
-    Yields:
-        Indices, [size] or fewer: below `new` new structures, from `new` on replayed ones.
-
-    Raises:
-        OptionError: batches of one structure.
-    """
-    if size < 2:
-        raise OptionError(f"a batch of {size} has no room for new and replayed structures; use batch_size = 2 or more")
-    old = min(max(round(fraction * size), 1), size - 1)
-    fresh = size - old
-    order, steps = generator.permutation(new), -(-new // fresh)
-    rounds = -(-steps * old // replay)
-    drawn = new + np.concatenate([generator.permutation(replay) for _ in range(rounds)])
-    for i in range(steps):
-        yield np.concatenate([order[i * fresh : (i + 1) * fresh], drawn[i * old : (i + 1) * old]])

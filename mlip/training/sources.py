@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlip.elements import NUMBERS, SYMBOLS
 from mlip.errors import DataError, OptionError
+from mlip.graph.labelled import Labelled
 from mlip.io.dataset import isolated_energies, iter_labelled
-from mlip.io.frames import files_of
-from mlip.io.labels import Keys, Units
+from mlip.io.labels import Keys
 from mlip.training.data import split
+from mlip.training.files import FileOptions, isolated_atoms
 from mlip.training.store import FrameStore
-from mlip.training.tables import as_files, check_table, is_files, is_number
+from mlip.training.tables import is_number
 from mlip.units import ENERGY_UNITS
-
-FILES = ("train", "valid", "test")
-ISOLATED = "isolatedatom"  # config_type, in lower case, of an isolated atom in a periodic box
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """The table `[data]` of a training run.
+class DataConfig(FileOptions):
+    """The table `[data]` of a training run; names and units of its labels, see `FileOptions`.
 
     Attributes:
         train: files to train on: extended XYZ, any format of ASE, ASE databases, LMDB files or folders of them.
@@ -35,75 +31,29 @@ class DataConfig:
         valid_fraction: share of the training structures that is held out at random where `valid` is empty. Neighbours
             in a trajectory are much alike, so that files of their own tell more.
         test: files to measure the trained model with.
-        leave_out: places of structures, from 0, in each of the files that has any which should be used for nothing.
         seed: of the choice of what is held out.
         isolated: file with an isolated atom of each element, for the energies of reference.
         isolated_energies: the same energies by symbol, in `energy_unit`. Without either, those of isolated atoms among
             the training data; without these, a least-squares fit.
-        energy_key: name of the total energy; by default `REF_energy`, else `energy`.
-        forces_key: name of the forces; by default `REF_forces`, else `forces`.
-        stress_key: name of the stress; by default `REF_stress`, else `stress`.
-        config_type_key: name of the group that a structure belongs to.
-        energy_unit: one of `mlip.units.ENERGY_UNITS`; forces are in this over `length_unit`.
-        length_unit: one of `mlip.units.LENGTH_UNITS`, of positions and cells.
-        stress_unit: one of `mlip.units.STRESS_UNITS`; stress is positive under tension.
     """
+
+    table = "data"
+    lists = ("train", "valid", "test")
 
     train: tuple[str, ...]
     valid: tuple[str, ...] = ()
     valid_fraction: float = 0.1
     test: tuple[str, ...] = ()
-    leave_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
     seed: int = 0
     isolated: str = ""
     isolated_energies: Mapping[str, float] | None = None
-    energy_key: str = ""
-    forces_key: str = ""
-    stress_key: str = ""
-    config_type_key: str = "config_type"
-    energy_unit: str = "eV"
-    length_unit: str = "Angstrom"
-    stress_unit: str = "eV/Angstrom^3"
-
-    @property
-    def keys(self) -> Keys:
-        """Names of the labels."""
-        return Keys(self.energy_key, self.forces_key, self.stress_key, self.config_type_key)
-
-    @property
-    def units(self) -> Units:
-        """Units of the files."""
-        return Units(self.energy_unit, self.length_unit, self.stress_unit)
-
-    @classmethod
-    def from_table(cls, table: Mapping[str, Any]) -> DataConfig:
-        """Return the configuration of a TOML table; a file may stand alone or in a list.
-
-        Raises:
-            OptionError: a name or a value that is not allowed.
-        """
-        check_table(table, cls, "data", "train", "the file(s) to train on")
-        return cls(**{k: as_files(v) if k in FILES else v for k, v in table.items()})
 
     def __post_init__(self) -> None:
-        for option in dataclasses.fields(self):
-            value = getattr(self, option.name)
-            if option.name in FILES and not is_files(value):
-                raise OptionError(f"data: {option.name} must be a list of files; {value!r} was given")
-            if isinstance(option.default, str) and not isinstance(value, str):
-                raise OptionError(f"data: {option.name} must be a text; {value!r} was given")
-        if not self.train:
-            raise OptionError("data: train is empty; give the file(s) to train on")
+        super().__post_init__()
         if not is_number(self.valid_fraction) or not 0 < self.valid_fraction < 1:
             raise OptionError(f"data: valid_fraction must lie between 0 and 1; {self.valid_fraction!r} was given")
         if type(self.seed) is not int or self.seed < 0:
             raise OptionError(f"data: seed must be a whole number from 0; {self.seed!r} was given")
-        if not (isinstance(self.leave_out, Mapping) and all(
-                isinstance(places, (list, tuple)) and all(type(place) is int and place >= 0 for place in places)
-                for places in self.leave_out.values())):
-            raise OptionError("data: leave_out must give places of structures, from 0, by file, such as "
-                              f'{{"train.xyz" = [7, 8]}}; {self.leave_out!r} was given')
-        self.units  # noqa: B018  raises for a unit that is not known
         self._check_isolated()
 
     def _check_isolated(self) -> None:
@@ -162,17 +112,14 @@ def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", fo
             contradicting isolated atoms; too few structures.
         OptionError: structures to leave out of none of the files.
     """
-    about = _signature(config, Path(base), forces)
-    store = _opened(Path(folder) / "frames", about)
-    if store is None:
-        named = {name: iter_labelled(Path(base) / Path(name).expanduser(), config.keys, config.units, forces,
-                                     config.leave_out.get(name, ()))
-                 for part in FILES for name in getattr(config, part)}
-        store = FrameStore.pack(Path(folder) / "frames", named, about)
-    lone = _isolated(store)
-    by_part = np.repeat(np.arange(len(FILES)), [sum(store.counts[name] for name in getattr(config, part))
-                                                for part in FILES])
-    training, validation, test = (np.flatnonzero((by_part == k) & ~lone) for k in range(len(FILES)))
+    def read(name: str, path: Path) -> Iterable[Labelled]:
+        return iter_labelled(path, config.keys, config.units, forces, config.leave_out.get(name, ()))
+
+    store = config.stored(Path(folder) / "frames", Path(base), read, forces=forces)
+    lone = isolated_atoms(store)
+    by_part = np.repeat(np.arange(len(config.lists)),
+                        [sum(store.counts[name] for name in getattr(config, part)) for part in config.lists])
+    training, validation, test = (np.flatnonzero((by_part == k) & ~lone) for k in range(len(config.lists)))
     given = _given_energies(config, Path(base))
     if given is None:
         given = _energies_of(store.subset(np.flatnonzero(lone & (by_part == 0))))
@@ -182,40 +129,6 @@ def load_data(config: DataConfig, folder: str | Path, base: str | Path = ".", fo
         if not len(indices):
             raise DataError(f"data: the files of {name} hold isolated atoms and nothing to learn from")
     return Data(store.subset(training), store.subset(validation), store.subset(test), given)
-
-
-def _signature(config: DataConfig, base: Path, forces: bool) -> dict[str, Any]:
-    """Return what the store depends on, as JSON gives it back."""
-    names = [name for part in FILES for name in getattr(config, part)]
-    paths = [base / Path(name).expanduser() for name in names]
-    seen: dict[Path, str] = {}
-    states = []
-    for name, path in zip(names, paths, strict=True):
-        files = files_of(path)
-        if seen.setdefault(path.resolve(), name) != name or names.count(name) > 1:
-            raise DataError(f"data: {name} is given twice; a file belongs to one of {', '.join(FILES)}, once")
-        found = [file.stat() for file in files]
-        states.append([name, str(path.resolve()), sum(s.st_size for s in found), max(s.st_mtime_ns for s in found)])
-    if strange := sorted(set(config.leave_out) - set(names)):
-        raise OptionError(f"data: leave_out names {', '.join(strange)}, none of the files: {', '.join(names)}")
-    left = {name: sorted(set(places)) for name, places in config.leave_out.items()}
-    return {"files": states, "left_out": left, "keys": list(dataclasses.astuple(config.keys)),
-            "units": list(dataclasses.astuple(config.units)), "forces": forces}
-
-
-def _opened(folder: Path, about: dict[str, Any]) -> FrameStore | None:
-    """Return the store of exactly these files; None where there is none."""
-    try:
-        store = FrameStore.open(folder)
-    except DataError:
-        return None
-    return store if store.about == about else None
-
-
-def _isolated(store: FrameStore) -> NDArray[np.bool_]:
-    """[n] bool: whether a structure is an isolated atom."""
-    named = np.array([name.lower() == ISOLATED for name in store.config_types])[store.column("config_type")]
-    return np.asarray((store.column("atoms") == 1) & (named | ~store.column("pbc").any(axis=1)))
 
 
 def _given_energies(config: DataConfig, base: Path) -> dict[str, float] | None:

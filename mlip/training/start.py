@@ -19,10 +19,11 @@ from mlip.graph.labelled import Labelled
 from mlip.models import EnergyModel, ModelConfig
 from mlip.nn.adapters import add_adapters
 from mlip.training.offsets import check_level, compositions, differences, offsets, per_element, sample
-from mlip.training.tables import as_files, check_table, is_files, is_number
+from mlip.training.replay import ReplayConfig
+from mlip.training.tables import check_table
 
 CHOICES = {"method": ("naive", "frozen", "adapters"), "references": ("keep", "data"),
-           "new_elements": ("refuse", "add"), "replay_labels": ("model", "file")}
+           "new_elements": ("refuse", "add")}
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,7 @@ class StartConfig:
             constant for each element is fitted. Elements that the data say nothing about are dropped, since one model
             must not have two scales.
         new_elements: whether elements that the model does not know are refused or added.
-        replay: files of structures of the first training, mixed into the new ones against forgetting.
-        replay_fraction: their share of each batch.
-        replay_labels: `"model"`: they are labelled by the model that training starts from, so that they always fit it.
-            `"file"`: by the file, which must be at the level of theory of that model.
+        replay: structures of the first training, mixed into the new ones against forgetting, if any.
     """
 
     model: str
@@ -53,19 +51,20 @@ class StartConfig:
     head: str = ""
     references: str = "keep"
     new_elements: str = "refuse"
-    replay: tuple[str, ...] = ()
-    replay_fraction: float = 0.25
-    replay_labels: str = "model"
+    replay: ReplayConfig | None = None
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> StartConfig:
-        """Return the configuration of a TOML table; a file may stand alone or in a list.
+        """Return the configuration of a TOML table.
 
         Raises:
             OptionError: a name or a value that is not allowed.
         """
         check_table(table, cls, "start", "model", "the name or path of the model to start from")
-        return cls(**{**table, "replay": as_files(table.get("replay", ()))})
+        replay = table.get("replay")
+        if replay is not None and not isinstance(replay, Mapping):
+            raise OptionError(f"start: replay must be a table, [start.replay] with files = [...]; {replay!r} was given")
+        return cls(**{**table, "replay": None if replay is None else ReplayConfig.from_table(replay)})
 
     def __post_init__(self) -> None:
         for name in ("model", "head"):
@@ -77,11 +76,6 @@ class StartConfig:
                                   "given")
         if type(self.rank) is not int or self.rank < 1:
             raise OptionError(f"start: rank must be a whole number from 1; {self.rank!r} was given")
-        if not is_files(self.replay):
-            raise OptionError(f"start: replay must be a list of files; {self.replay!r} was given")
-        share = self.replay_fraction
-        if not is_number(share) or not 0 < share < 1:
-            raise OptionError(f"start: replay_fraction must lie between 0 and 1; {share!r} was given")
 
 
 def starting_potential(config: StartConfig, examples: Sequence[Labelled], isolated: Mapping[str, float] | None = None,

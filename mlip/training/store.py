@@ -163,6 +163,13 @@ class FrameStore(Sequence[Labelled]):
         """Return [n] the first place in this sequence with the same atoms and lattice, see `duplicates`."""
         return repeated(self.column("marks"), self.column("atoms"), lambda i: self[i].structure)
 
+    def occur_in(self, other: FrameStore) -> NDArray[np.bool_]:
+        """[n] bool: whether a structure of this sequence occurs in another one, of any folder."""
+        known = len(other)
+        found, sizes = (np.concatenate([store.column(name) for store in (other, self)]) for name in ("marks", "atoms"))
+        first = repeated(found, sizes, lambda i: (other[i] if i < known else self[i - known]).structure)
+        return np.asarray(first[known:] < known)
+
     def origin(self, index: int) -> str:
         """Return in words where a structure of this sequence comes from."""
         place = int(self.indices[index])

@@ -16,7 +16,7 @@ def check_table(table: Mapping[str, Any], kind: type, name: str, needed: str, wh
     Raises:
         OptionError: unknown names, or the needed one is missing.
     """
-    known = [field.name for field in dataclasses.fields(kind)]
+    known = sorted((field.name for field in dataclasses.fields(kind)), key=lambda option: option != needed)
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise OptionError(f"{name}: unknown option(s) {', '.join(unknown)}; allowed are {', '.join(known)}")

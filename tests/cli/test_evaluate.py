@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from ase.io import write
+from ase.io import read, write
 
 import mlip
 from mlip.verify.card import counts
@@ -43,6 +43,23 @@ def test_eval(run, model, data) -> None:
     assert found["forces_rmse_mev_per_angstrom"] == pytest.approx(57.735, abs=1e-3)
     assert found["config_types"]["organic"]["structures"] == 4
     assert Path("pictures/parity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_eval_of_a_committee(run, model, data) -> None:
+    """The mean of two models."""
+    elements = mlip.load(model).elements
+    mlip.create("mace", elements, seed=9, channels=4, correlation=1, radial_mlp=(8,)).save("other.mlip")
+    code, _, err = run("eval", model, data, "--with", "other.mlip", "--json", "found.json", "--plot", "pictures")
+    assert (code, err) == (0, "")
+    both = mlip.Committee([model, "other.mlip"])
+    frames = read(data, ":")
+    off = np.concatenate([both.predict(a).forces - a.arrays["REF_forces"] for a in frames])
+    found = json.loads(Path("found.json").read_text())
+    assert found["forces_rmse_mev_per_angstrom"] == pytest.approx(1e3 * np.sqrt(np.mean(off**2)), rel=1e-4)
+    assert Path("pictures/parity.png").is_file()
+    code, _, err = run("eval", model, data, "--with", model)
+    assert code == 2
+    assert "the same model" in err
 
 
 def test_eval_of_several_files_in_another_precision(run, model, data) -> None:

@@ -231,7 +231,7 @@ class TestReplay:
         for atoms in wrong:
             atoms.info["REF_energy"] += 100.0  # which nobody must see
         save("replay.xyz", wrong)
-        return started({"replay": "replay.xyz", "replay_fraction": 0.4}, train="new.xyz")
+        return started({"replay": {"files": "replay.xyz", "fraction": 0.4}}, train="new.xyz")
 
     def test_what_is_in_the_batches(self, tables: Tables, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[Any] = []
@@ -311,7 +311,7 @@ class TestResume:
     def test_replay(self, old: Path, place: Path, monkeypatch: pytest.MonkeyPatch, water: Callable[..., Frames],
                     save: Save) -> None:
         save("replay.xyz", water(20, seed=6))
-        self.compare(5, place, monkeypatch, started({"replay": "replay.xyz", "replay_fraction": 0.4}), epochs=3)
+        self.compare(5, place, monkeypatch, started({"replay": {"files": "replay.xyz", "fraction": 0.4}}), epochs=3)
 
     def test_adapters(self, old: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.compare(4, place, monkeypatch, started({"method": "adapters", "rank": 1}), epochs=3)

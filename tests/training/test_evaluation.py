@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlip import Potential, Structure, create
+from mlip import Committee, Potential, Structure, create
 from mlip.errors import NonFiniteError, OptionError, StructureError, UnknownElementError
 from mlip.graph.labelled import Labelled
 from mlip.training import Dataset, errors, evaluate_on
@@ -50,9 +50,13 @@ def two(values: np.ndarray) -> tuple[float, float]:
     return float(np.sqrt(np.mean(values**2))), float(np.mean(np.abs(values)))
 
 
-def test_against_numpy(potential: Potential, mixture: list[Labelled]) -> None:
-    found = evaluate_on(potential, iter(mixture), batch_atoms=17)
-    predictions = [potential.evaluate([e.structure])[0] for e in mixture]
+@pytest.mark.parametrize("members", [1, 2])
+def test_against_numpy(potential: Potential, mixture: list[Labelled], members: int) -> None:
+    """A potential, and the mean of a committee with another cutoff among its members."""
+    other = create("mace", ["H", "O"], seed=4, channels=2, correlation=1, radial_mlp=(8,), cutoff=4.0, dtype="float64")
+    model: Potential | Committee = potential if members == 1 else Committee([potential, other])
+    found = evaluate_on(model, iter(mixture), batch_atoms=17)
+    predictions = [model.evaluate([e.structure])[0] for e in mixture]
     pairs = list(zip(predictions, mixture, strict=True))
     energy = np.array([p.energy - e.energy for p, e in pairs])
     sizes = np.array([len(e.structure) for e in mixture])

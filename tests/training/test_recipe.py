@@ -19,6 +19,7 @@ from mlip.graph.labelled import Labelled
 from mlip.training import (
     DataConfig,
     Recipe,
+    ReplayConfig,
     Stage,
     StartConfig,
     TrainingConfig,
@@ -54,6 +55,10 @@ def start(more: Tables, fields: Tables | None = None, **options: Any) -> Tables:
     """From the model beside the data."""
     return {"data": {"train": "train.xyz"}, "model": fields or {}, "start": {**OLD, **more},
             "training": {**FAST, **options}}
+
+
+def replay(files: str | list[str], **options: Any) -> Tables:
+    return {"replay": {"files": files, **options}}
 
 
 def data(table: Tables, **options: Any) -> Tables:
@@ -118,10 +123,16 @@ RECIPES: dict[str, tuple[Tables, str]] = {
     "precision of the start": (start({}, {"dtype": "half"}), r"dtype 'half' is not supported"),
     "adapters as large as matrices": (start({"method": "adapters", "rank": 64}), r"large enough for adapters of rank"),
     "unknown head": (start({"head": "scan"}), r"scan.*default|default.*scan"),
-    "no room for replay": (start({"replay": "old.xyz"}, batch_size=1), r"batch of 1 has no room .*batch_size = 2"),
-    "no file to replay": (start({"replay": "absent.xyz"}), r"there is no file .*absent\.xyz"),
-    "elements to replay": (start({"replay": "copper.xyz"}), r"Cu"),
-    "labels to replay": (start({"replay": "far.xyz", "replay_labels": "file"}), r"replay_labels = \"model\""),
+    "no room for replay": (start(replay("old.xyz"), batch_size=1), r"batch of 1 has no room .*batch_size = 2"),
+    "no file to replay": (start(replay("absent.xyz")), r"there is no file .*absent\.xyz"),
+    "elements to replay": (start(replay("copper.xyz")), r"Cu"),
+    "labels to replay": (start(replay("far.xyz", labels="file")), r"labels = \"model\""),
+    "replay without a table": (start({"replay": "old.xyz"}), r"must be a table, \[start.replay\] .*'old\.xyz'"),
+    "options of data to replay": (start(replay("old.xyz", train="a.xyz")), r"\.replay: .*train; allowed are files"),
+    "a file to replay twice": (start(replay(["old.xyz", "./old.xyz"])), r"\.replay: \./old\.xyz is given twice"),
+    "units to replay": (start(replay("old.xyz", length_unit="Bohr")), r"of old\.xyz \(replay\) .*length_unit"),
+    "replay of nothing": (start(replay([])), r"start\.replay: files is empty"),
+    "only warm-up": (training({"warmup_steps": 500}), r"warmup_steps = 500 leave nothing of a stage of \d+ step"),
     # [data], as far as the data room's own tests do not see the whole run
     "no such file": (data({"train": "absent.xyz"}), r"there is no file .*absent\.xyz"),
     "no such file to validate": (data({"valid": "absent.xyz"}), r"there is no file .*absent\.xyz"),
@@ -210,7 +221,7 @@ def refused(tables: Tables, place: Path, text: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MLIPError, match=f"(?s){text}") as caught:
         run(Recipe.from_dict(tables, place), place / "run", report=str)
     assert len(str(caught.value).splitlines()) == 1
-    assert not [path for path in place.glob("run/*") if path.name != "frames"]
+    assert not [path for path in place.glob("run/*") if path.name not in ("frames", "replay")]
 
 
 @pytest.mark.parametrize("case", RECIPES)
@@ -260,7 +271,9 @@ def test_a_recipe_as_it_is_written(tmp_path: Path) -> None:
         channels = 8
         [start]
         model = "old.mlip"
-        replay = ["b.xyz"]
+
+        [start.replay]
+        files = ["b.xyz"]
         [training]
         batch_size = 3
         forces_weight = 7
@@ -273,10 +286,10 @@ def test_a_recipe_as_it_is_written(tmp_path: Path) -> None:
         licence = "MIT"
         """)
     recipe = Recipe.read(tmp_path / "recipe.toml")
-    assert recipe == Recipe(DataConfig(train=("a.xyz",)), {"channels": 8}, StartConfig("old.mlip", replay=("b.xyz",)),
-                            TrainingConfig(batch_size=3, forces_weight=7, stages=(
-                                Stage(epochs=2, forces_weight=7),
-                                Stage(epochs=1, forces_weight=7, schedule="constant"))), {"licence": "MIT"}, tmp_path)
+    begin = StartConfig("old.mlip", replay=ReplayConfig(files=("b.xyz",)))
+    assert recipe == Recipe(DataConfig(train=("a.xyz",)), {"channels": 8}, begin, TrainingConfig(
+        batch_size=3, forces_weight=7, stages=(Stage(epochs=2, forces_weight=7), Stage(
+            epochs=1, forces_weight=7, schedule="constant"))), {"licence": "MIT"}, tmp_path)
 
 
 def test_the_card(place: Path) -> None:
@@ -289,9 +302,9 @@ def test_the_card(place: Path) -> None:
 
 
 def test_the_check_takes_no_step(place: Path) -> None:
-    text = check(Recipe.from_dict(start({"replay": "old.xyz"}), place), place / "run")
+    text = check(Recipe.from_dict(start(replay("old.xyz")), place), place / "run")
     assert "fine-tuned from old.mlip" in text
-    assert [path.name for path in (place / "run").iterdir()] == ["frames"]
+    assert sorted(path.name for path in (place / "run").iterdir()) == ["frames", "replay"]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="Python reads TOML itself")

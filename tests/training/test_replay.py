@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.io import write
 
-from mlip import Potential, Structure, load
+from mlip import Potential, Structure
 from mlip.errors import DataError, OptionError, UnknownElementError
 from mlip.graph.labelled import Labelled
-from mlip.io.ase import structure_of
-from mlip.simulation.quickstart import acetylacetone
+from mlip.training import DataConfig, FrameStore, ReplayConfig, StartConfig, load_data, starting_potential
 from mlip.training.offsets import offsets, sample
-from mlip.training.replay import relabel, replay_batches, replay_examples
-from mlip.training.start import StartConfig, starting_potential
+from mlip.training.plan import replay_batches
+from mlip.training.preflight import preflight, replayed
+from mlip.training.replay import load_replay, relabel
+from mlip.training.report import Report
 
 
 def batches(new: int, replay: int, size: int, fraction: float, seed: int = 0) -> list[list[int]]:
@@ -46,8 +51,18 @@ class TestBatches:
             batches(9, 50, 1, 0.5)
 
 
-def config(**options: str) -> StartConfig:
-    return StartConfig("a model", replay=("old.xyz",), **options)  # type: ignore[arg-type]
+def config(**options: str) -> ReplayConfig:
+    return ReplayConfig(files=("old.xyz",), **options)  # type: ignore[arg-type]
+
+
+def atoms_of(examples: Sequence[Labelled], energy: str = "REF_energy", forces: str = "REF_forces",
+             scale: float = 1.0) -> list[Atoms]:
+    """Atoms with energies in eV and forces in eV/A, over and times the scale of lengths."""
+    found = [Atoms(e.structure.numbers, e.structure.positions / scale, info={energy: e.energy}) for e in examples]
+    for atoms, e in zip(found, examples, strict=True):
+        assert e.forces is not None
+        atoms.new_array(forces, e.forces * scale)
+    return found
 
 
 class TestLabels:
@@ -65,38 +80,100 @@ class TestLabels:
         assert np.abs(found[20].stress - start.evaluate([crystal])[0].stress).max() < 1e-12
 
     @pytest.mark.parametrize("references", ["keep", "data"])
-    def test_fit_the_start(self, start: Potential, examples: list[Labelled], references: str) -> None:
-        """Whatever became of its references."""
+    def test_fit_the_start(self, start: Potential, examples: list[Labelled], references: str, tmp_path: Path) -> None:
+        """Whatever became of its references; files need no labels, and those of a wrong method are not looked at."""
         new = {"H": -20.0, "O": -1990.0} if references == "data" else {"H": -13.6, "O": -2013.8}
         predicted = start.evaluate([e.structure for e in examples])
         data = [dataclasses.replace(e, energy=p.energy + 2 * (new["H"] + 13.6) + new["O"] + 2013.8)
                 for e, p in zip(examples, predicted, strict=True)]
-        tuned = starting_potential(config(references=references), data, new, base=start)
-        replayed = replay_examples(config(), tuned, examples[:5])
-        assert offsets(tuned, replayed).typical < 1e-10
+        tuned = starting_potential(StartConfig("a model", references=references), data, new, base=start)
+        bare = [Atoms(a.numbers, a.positions) for a in atoms_of(examples[:5])]
+        write(tmp_path / "old.xyz", [*bare, *atoms_of(examples[5:8])])
+        found = load_replay(config(energy_key="absent"), tuned, tmp_path / "run", tmp_path)
+        assert len(found) == 8
+        assert offsets(tuned, found).typical < 1e-10
         assert offsets(tuned, data).typical < 1e-10
 
-    def test_positions_in_another_unit(self) -> None:
-        """Angstrom that are taken for Bohr."""
-        atoms = acetylacetone()
-        atoms.positions *= 0.529177
-        squeezed = Labelled(structure_of(atoms), 0.0, None)
-        with pytest.raises(DataError, match=r"structure 0 of the replay file.* old\.xyz has forces of .*length_unit"):
-            replay_examples(config(), load("mace-acac"), [squeezed])
-
-    def test_of_the_file(self, start: Potential, examples: list[Labelled]) -> None:
+    def test_of_the_file(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
+        """With names and units of its own."""
         near = list(relabel(start, (e.structure for e in examples)))
-        assert replay_examples(config(replay_labels="file"), start, near) is near
+        write(tmp_path / "old.xyz", atoms_of(near, "E", "F", scale=0.529177210903))
+        own = config(labels="file", energy_key="E", forces_key="F", length_unit="Bohr")
+        found = load_replay(own, start, tmp_path / "run", tmp_path)
+        for one, other in zip(found, near, strict=True):
+            assert np.abs(one.structure.positions - other.structure.positions).max() < 1e-7
+            assert one.energy == pytest.approx(other.energy, abs=1e-7)
+            assert np.abs(one.forces - other.forces).max() < 1e-7
         far = [dataclasses.replace(e, energy=e.energy + 9.0) for e in near]
-        with pytest.raises(DataError, match=r"by 3.000 eV/atom .*replay_labels = \"model\""):
-            replay_examples(config(replay_labels="file"), start, far)
+        write(tmp_path / "old.xyz", atoms_of(far))
+        with pytest.raises(DataError, match=r"by 3.000 eV/atom .*labels = \"model\""):
+            load_replay(config(labels="file"), start, tmp_path / "run", tmp_path)
 
-    def test_refusals(self, start: Potential, examples: list[Labelled]) -> None:
-        with pytest.raises(DataError, match=r"old\.xyz hold no structures"):
-            replay_examples(config(), start, [])
-        carbon = dataclasses.replace(examples[0], structure=Structure.create([6], [[0, 0, 0]]))
+    def test_refusals(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
+        write(tmp_path / "old.xyz", [Atoms("O"), Atoms("H")])
+        with pytest.raises(DataError, match=r"old\.xyz, hold isolated atoms"):
+            load_replay(config(), start, tmp_path / "run", tmp_path)
+        write(tmp_path / "old.xyz", [*atoms_of(examples), Atoms("CH", [[0, 0, 0], [0, 0, 1.1]])])
         with pytest.raises(UnknownElementError, match="C"):
-            replay_examples(config(), start, [*examples, carbon])
+            load_replay(config(), start, tmp_path / "run", tmp_path)
+
+    def test_what_is_kept(self, start: Potential, examples: list[Labelled], tmp_path: Path,
+                          monkeypatch: pytest.MonkeyPatch) -> None:
+        """The same files and the same model are not labelled twice; others are."""
+        write(tmp_path / "old.xyz", atoms_of(examples))
+        first = load_replay(config(), start, tmp_path / "run", tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(Potential, "evaluate", None)
+            assert load_replay(config(), start, tmp_path / "run", tmp_path).fingerprint == first.fingerprint
+        other = starting_potential(StartConfig("a model", references="data"), examples, {"H": -20.0, "O": -1990.0},
+                                   base=start)
+        assert load_replay(config(), other, tmp_path / "run", tmp_path)[0].energy != first[0].energy
+        write(tmp_path / "old.xyz", atoms_of(examples[:3]))
+        assert len(load_replay(config(), other, tmp_path / "run", tmp_path)) == 3
+
+
+class TestInspection:
+    def report(self, examples: Sequence[Labelled], replay: list[Atoms], start: Potential, place: Path,
+               **options: str) -> tuple[Report, FrameStore]:
+        """On half of the examples, the last two of which are held out."""
+        write(place / "new.xyz", atoms_of(examples[:8]))
+        write(place / "valid.xyz", atoms_of(examples[8:10]))
+        write(place / "old.xyz", replay)
+        data = load_data(DataConfig(train=("new.xyz",), valid=("valid.xyz",)), place / "run", place)
+        found = load_replay(config(**options), start, place / "run", place)
+        return replayed(preflight(data, cutoff=4.0, stress=False), found, data.validation.joined(data.test), 4.0)
+
+    def test_a_column_of_its_own(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
+        report, left = self.report(examples, atoms_of(examples[10:]), start, tmp_path)
+        assert len(left) == report.parts["replay"].structures == 10
+        assert report.parts["replay"].config_types == {"replay": 10}
+        assert report.parts["training"].structures == 8
+        assert str(report).splitlines()[0].split() == ["training", "validation", "replay"]
+
+    def test_what_is_held_out(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
+        """Structures that validate are not trained on through the back door, whatever the order of their atoms."""
+        turned = [atoms[[2, 0, 1]] for atoms in atoms_of(examples)]
+        report, left = self.report(examples, turned, start, tmp_path)
+        assert len(left) == 18
+        held = {e.structure.positions[0].tobytes() for e in examples[8:10]}
+        assert not held & {e.structure.positions[1].tobytes() for e in left}
+        assert "2 structure(s) to replay are held out for validation or test and not replayed, first structure 8 of " \
+               "old.xyz" in report.warnings
+        with pytest.raises(DataError, match=r"all structures to replay, such as structure 0 of old\.xyz"):
+            self.report(examples, turned[8:10], start, tmp_path)
+
+    @pytest.mark.parametrize(("labels", "scale"), [("model", 1.89), ("file", 1.89), ("model", 0.5)])
+    def test_positions_in_another_unit(self, start: Potential, examples: list[Labelled], tmp_path: Path, labels: str,
+                                       scale: float) -> None:
+        near = list(relabel(start, (e.structure for e in examples)))
+        with pytest.raises(DataError, match=r"of old\.xyz \(replay\).*length_unit"):
+            self.report(near, atoms_of(near[10:], scale=scale), start, tmp_path, labels=labels)
+
+    def test_forces_that_are_gradients(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
+        near = list(relabel(start, (e.structure for e in examples)))
+        wrong = [dataclasses.replace(e, forces=-e.forces) for e in near[10:]]  # type: ignore[operator]
+        with pytest.raises(DataError, match=r"\(replay\), energies rise where forces point"):
+            self.report(near, atoms_of(wrong), start, tmp_path, labels="file")
 
 
 class TestOffsets:

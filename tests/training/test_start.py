@@ -21,6 +21,7 @@ from mlip.nn.adapters import merged
 from mlip.training import Dataset, TrainingConfig, initial_potential, separate_isolated
 from mlip.training.objective import objective_for
 from mlip.training.offsets import offsets
+from mlip.training.replay import ReplayConfig
 from mlip.training.start import StartConfig, check_fields, choose_trained, starting_potential
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -329,22 +330,22 @@ GOOD = {"model": "a.mlip"}
     ({**GOOD, "method": "lora"}, "method must be one of naive, frozen, adapters"),
     ({**GOOD, "references": "average"}, "references must be one of keep, data"),
     ({**GOOD, "new_elements": True}, "new_elements must be one of refuse, add"),
-    ({**GOOD, "replay_labels": "mace"}, "replay_labels must be one of model, file"),
+    ({**GOOD, "replay": {"files": "a.xyz", "labels": "mace"}}, "labels must be one of model, file"),
     ({**GOOD, "rank": 0}, "rank must be a whole number from 1; 0"),
     ({**GOOD, "rank": 2.0}, "rank must be a whole number from 1; 2.0"),
-    ({**GOOD, "replay": [1]}, "replay must be a list of files"),
-    ({**GOOD, "replay_fraction": 1.0}, "replay_fraction must lie between 0 and 1; 1.0"),
-    ({**GOOD, "replay_fraction": True}, "replay_fraction must lie between 0 and 1; True"),
+    ({**GOOD, "replay": {"files": [1]}}, "files must be a list of files"),
+    ({**GOOD, "replay": {"files": "a.xyz", "fraction": 1.0}}, "fraction must lie between 0 and 1; 1.0"),
+    ({**GOOD, "replay": {"files": "a.xyz", "fraction": True}}, "fraction must lie between 0 and 1; True"),
 ])
 def test_bad_tables(table: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=f"start: {message}"):
+    with pytest.raises(OptionError, match=rf"start(\.replay)?: {message}"):
         StartConfig.from_table(table)
 
 
 def test_tables() -> None:
-    found = StartConfig.from_table({"model": "a.mlip", "method": "adapters", "replay": "old.xyz"})
-    assert found == StartConfig("a.mlip", method="adapters", replay=("old.xyz",))
-    assert StartConfig.from_table({"model": "a", "replay": ["b", "c"]}).replay == ("b", "c")
+    found = StartConfig.from_table({"model": "a.mlip", "method": "adapters", "replay": {"files": "old.xyz"}})
+    assert found == StartConfig("a.mlip", method="adapters", replay=ReplayConfig(files=("old.xyz",)))
+    assert ReplayConfig.from_table({"files": ["b", "c"]}).files == ("b", "c")
 
 
 class TestFields:
