@@ -22,7 +22,7 @@ def add_commands(commands: Commands) -> None:
     fuzz.add_argument("--seed", type=int, default=0)
     fuzz.add_argument("--json", type=Path, help="file for the numbers")
     fuzz.set_defaults(run=_verify_neighbors)
-    model = checks.add_parser("model", help="derivatives, symmetries and smoothness of a model on a structure")
+    model = checks.add_parser("model", help="derivatives, symmetries, smoothness and holes of a model on a structure")
     model.add_argument("model", help="name or path")
     add_structure(model)
     add_state(model)

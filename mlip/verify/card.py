@@ -11,7 +11,7 @@ import statistics
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ from mlip.ops import use_compiled
 from mlip.simulation import Plan, run_ase
 from mlip.training.evaluation import evaluate_on
 from mlip.training.metrics import UNITS
-from mlip.verify.model import verify_model
+from mlip.verify.model import pairs_of, verify_model
 
 TEMPERATURE, FRICTION = 300.0, 10.0  # K, 1/ps
 SYMMETRY_STRUCTURES, ROTATIONS = 8, 16
 LARGE = 64  # atoms; a smaller structure stands for all where there is one
+SMALL = 8  # atoms; crystals with fewer are repeated
 CALLS = 20  # that are timed
 
 ERROR_NAMES = tuple(f"{name}_{kind}_{unit}" for name, unit in UNITS.items() for kind in ("rmse", "mae"))
@@ -80,8 +81,8 @@ def make_card(potential: Potential, validation: Sequence[Labelled],
         errors[name] = {k: v for k, v in found.to_dict().items() if not k.startswith("worst")}
         kinds = {kind: sums.structures for kind, sums in found.config_types.items()}
         data[name] = _counts(found.total.structures, found.atoms, kinds)
-    atoms, dynamics = _dynamics(potential, _atoms(representative(validation)), picoseconds)
-    checks = _checks(potential, atoms)
+    atoms, dynamics = _dynamics(potential, _repeated(_atoms(representative(validation))), picoseconds)
+    checks = _checks(potential, atoms, pairs_of(e.structure.numbers for e in validation))
     return {"data": data, "errors": errors, "symmetry": _symmetry(potential, validation), "dynamics": dynamics,
             "checks": checks, "speed": _speed(potential, structure_of(atoms)),
             "recommended": recommended, "limits": _all_limits(potential, checks, limits),
@@ -152,6 +153,14 @@ def _symmetry(potential: Potential, examples: Sequence[Labelled]) -> Card:
             **_rounded(summary(symmetry_reports(potential.model, graph, ROTATIONS)))}
 
 
+def _repeated(atoms: Atoms) -> Atoms:
+    """Return a crystal with enough atoms to move: small cells are doubled, where they are shortest first."""
+    while len(atoms) < SMALL and atoms.pbc.any():
+        shortest = int(np.where(atoms.pbc, atoms.cell.lengths(), np.inf).argmin())
+        atoms = atoms.repeat([2 if k == shortest else 1 for k in range(3)])
+    return atoms
+
+
 def _dynamics(potential: Potential, start: Atoms, picoseconds: float) -> tuple[Atoms, Card]:
     """Bring a structure to 300 K and let it go; return where it ended (or began, if that failed) and what was seen."""
     timestep = 0.5 if 1 in start.numbers else 1.0  # fs
@@ -171,10 +180,10 @@ def _dynamics(potential: Potential, start: Atoms, picoseconds: float) -> tuple[A
         "mean_temperature_k": float(record.temperature.mean())})}
 
 
-def _checks(potential: Potential, atoms: Atoms) -> Card:
+def _checks(potential: Potential, atoms: Atoms, pairs: Collection[tuple[str, str]]) -> Card:
     return {"structure": atoms.get_chemical_formula(), "atoms": len(atoms), "checks": {
         check.name: {"error": float(f"{check.error:.3g}"), "limit": None if check.limit == math.inf else check.limit}
-        for check in verify_model(potential, atoms)}}
+        for check in verify_model(potential, atoms, pairs)}}
 
 
 def _speed(potential: Potential, structure: Structure) -> Card:

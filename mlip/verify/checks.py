@@ -7,7 +7,7 @@ potential they are given: measure derivatives in float64.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -16,7 +16,9 @@ from ase.md.verlet import VelocityVerlet
 from ase.units import fs
 from numpy.typing import NDArray
 
+from mlip.checkpoints.contacts import SIZES
 from mlip.checkpoints.potential import Potential, Prediction
+from mlip.elements import NUMBERS
 from mlip.errors import StructureError
 from mlip.io.ase import structure_of
 from mlip.nn.derivatives import evaluate
@@ -25,6 +27,7 @@ from mlip.so3.rotation_groups import random_rotations
 Array = NDArray[np.float64]
 STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))  # fourth-order central difference
 CHUNK = 512  # atoms evaluated as one batch
+FAR = 6.0  # A; no two atoms are bound at larger distances
 
 
 def finite_difference_forces(potential: Potential, atoms: Atoms, eps: float = 5e-4) -> float:
@@ -218,6 +221,28 @@ def smoothness(potential: Potential, pair: tuple[str, str], start: float = 0.7,
     unexplained = energy[4 : len(inner)] - energy[: len(inner) - 4] - boole
     return max(_largest(unexplained), _largest(energy[len(inner) :] - alone),
                _largest(energy[len(inner) - 10 : len(inner)] - alone))
+
+
+def binding(potential: Potential, pairs: Iterable[tuple[str, str]], spacing: float = 0.02) -> float:
+    """Return the energy that binds two atoms most, eV, beside what the model gives each of them alone.
+
+    Distances go from where dynamics stop (`mlip.checkpoints.contacts`) to the cutoff, at most 6 A. Nothing binds two
+    atoms by more than carbon monoxide, 11.2 eV; a model that says more has a hole where its data do not reach.
+
+    Args:
+        potential: any; its first head is used.
+        pairs: of symbols.
+        spacing: of distances, A.
+    """
+    info, deepest = _state(potential, potential.heads[0]), 0.0
+    for pair in pairs:
+        alone = sum(_predict(potential, Atoms(s, info=info)).energy for s in pair)
+        closest = sum(SIZES[NUMBERS[s]] for s in pair)
+        distances = np.arange(closest, min(potential.cutoff, FAR), spacing)
+        dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]], info=info) for r in distances]
+        energies = np.array([p.energy for p in _predict_many(potential, dimers, forces=False)])
+        deepest = max(deepest, float(np.max(alone - energies, initial=0.0)))
+    return deepest
 
 
 def batching(potential: Potential, structures: Sequence[Atoms]) -> float:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
+import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from mlip.checkpoints import Potential
+from mlip.elements import SYMBOLS
 from mlip.errors import StructureError
 from mlip.graph import Structure
 from mlip.io.ase import require_atoms
 from mlip.verify import checks
+
+STRONGEST = 12.0  # eV; CO has 11.2
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,13 @@ class Check:
         return self.error <= self.limit
 
 
-def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
+def verify_model(potential: Potential, atoms: Atoms, pairs: Collection[tuple[str, str]] = ()) -> list[Check]:
     """Measure what a model promises, on a structure, in float64.
 
     Forces are minus the gradient of the energy, the stress its strain derivative; rotated, shuffled, moved
     and repeated structures give the same numbers; the energy of two atoms is smooth at all distances, also at the
-    cutoff, and each structure has the same energies as alone in a batch. The energy of a lone atom beside its E0 is
+    cutoff, and each structure has the same energies as alone in a batch; no two atoms are bound by more than the
+    strongest bond there is. The energy of a lone atom beside its E0 is
     only reported: models with a residual connection or a shift, which most MACE models have, do not return E0 there.
     Of a model that predicts forces and stress beside the energy, their distance from its derivatives is reported too;
     it promises none. So is the effect of rotations on a model that only learned what they do. A model of whole
@@ -48,6 +56,7 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
     Args:
         potential: any model; it is converted to float64.
         atoms: structure made of elements of the model.
+        pairs: elements to look for holes between, by symbol; by default all pairs of the structure.
 
     Raises:
         UnknownElementError, StructureError: atoms that the model cannot evaluate, or none.
@@ -63,15 +72,23 @@ def verify_model(potential: Potential, atoms: Atoms) -> list[Check]:
         Check("translation", checks.translation(exact, atoms), 1e-8),
         Check("batch = single", checks.batching(exact, [atoms, atoms]), 1e-9),
         Check("lone atom - E0", checks.isolated_energies(exact), math.inf),
+        Check("binding of two atoms", checks.binding(exact, pairs or pairs_of([atoms.numbers])), STRONGEST),
         Check("float32 = float64", checks.precision(exact, atoms), 1e-3),
     ]
     pair = atoms.symbols[0], atoms.symbols[-1]
     if _takes_pairs_beyond_the_cutoff(exact, atoms):
-        found.insert(-1, Check("smooth with distance", checks.smoothness(exact, pair), smooth))
+        found.insert(-2, Check("smooth with distance", checks.smoothness(exact, pair), smooth))
     if atoms.pbc.any() and abs(atoms.cell.volume) > 0:
         found.append(Check("stress = dE/dstrain/V", checks.finite_difference_stress(exact, atoms), stress))
         found.append(Check("supercell", checks.supercell(exact, atoms, _repeat(atoms)), 1e-8))
     return found
+
+
+def pairs_of(structures: Iterable[NDArray[np.int64]]) -> list[tuple[str, str]]:
+    """Return the pairs of elements that occur together in some structure, from the atomic numbers of each."""
+    kinds = {tuple(np.unique(numbers).tolist()) for numbers in structures}
+    found = {pair for kind in kinds for pair in combinations_with_replacement(kind, 2)}
+    return [(SYMBOLS[a], SYMBOLS[b]) for a, b in sorted(found)]
 
 
 def table(found: list[Check]) -> str:

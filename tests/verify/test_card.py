@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk, molecule
 
 import mlip
@@ -23,6 +24,8 @@ from mlip.graph.labelled import Labelled
 from mlip.io.ase import structure_of
 from mlip.training import evaluate_on
 from mlip.verify.card import make_card, representative, stamped
+from mlip.verify.checks import binding
+from mlip.verify.model import pairs_of, verify_model
 
 
 def labelled(potential: Potential, atoms: Any, count: int, kind: str = "") -> list[Labelled]:
@@ -86,15 +89,45 @@ def test_failures_are_told(potential: Potential, card: dict[str, Any]) -> None:
         assert f"| rotation | {error:.1e} | 1e-08 FAILED |" in text
 
 
-def test_a_model_that_is_too_steep_says_so(potential: Potential) -> None:
+@pytest.fixture(scope="module")
+def steep(potential: Potential) -> Potential:
     """Weights thirty times as large: the energy leaps along a bond."""
     steep = Potential(copy.deepcopy(potential.model), potential.info)
     with torch.no_grad():
         for weight in steep.model.parameters():
             weight.mul_(30.0)
+    return steep
+
+
+def test_a_model_that_is_too_steep_says_so(potential: Potential, steep: Potential) -> None:
     card = make_card(steep, labelled(potential, molecule("H2O"), 2), picoseconds=0.01)
-    (said,) = [line for line in card["limits"] if "smooth with distance" in line]
-    assert said in failures(card["checks"]["checks"])
+    for name in ("smooth with distance", "binding of two atoms"):
+        (said,) = [line for line in card["limits"] if name in line]
+        assert said in failures(card["checks"]["checks"])
+
+
+def test_holes_between_two_atoms(potential: Potential, steep: Potential) -> None:
+    """Beside atoms alone, from where dynamics stop to the cutoff; of the elements that occur together."""
+    copper, water = bulk("Cu"), molecule("H2O")
+    assert pairs_of([copper.numbers, water.numbers]) == [("H", "H"), ("H", "O"), ("O", "O"), ("Cu", "Cu")]
+    depth = {}
+    for a, b, closest in (("H", "H", 0.36), ("H", "O", 0.51), ("O", "O", 0.66)):
+        alone = sum(steep.predict(Atoms(s)).energy for s in (a, b))
+        scan = [steep.predict(Atoms([a, b], [[0, 0, 0], [0, 0, r]])).energy for r in np.arange(closest, 3.0, 0.02)]
+        depth[a, b] = max(0.0, alone - min(scan))
+        assert binding(steep, [(a, b)]) == pytest.approx(depth[a, b], rel=0.05)
+    assert binding(steep, [("H", "H"), ("H", "O"), ("O", "O")]) == pytest.approx(max(depth.values()), rel=0.05)
+    assert max(depth.values()) > 12.0 > binding(potential, depth)
+    found = {check.name: check for check in verify_model(steep, water)}["binding of two atoms"]
+    assert found.error == pytest.approx(max(depth.values()), rel=0.05)
+    assert not found.passed
+
+
+def test_small_cells_are_repeated(potential: Potential) -> None:
+    """One atom has nowhere to go."""
+    card = make_card(potential, labelled(potential, bulk("Cu"), 2), picoseconds=0.01)
+    assert (card["dynamics"]["structure"], card["dynamics"]["atoms"], card["checks"]["atoms"]) == ("Cu8", 8, 8)
+    assert card["dynamics"]["mean_temperature_k"] > 0
 
 
 def test_files_keep_it(potential: Potential, card: dict[str, Any], tmp_path: Path) -> None:
