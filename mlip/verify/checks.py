@@ -237,12 +237,12 @@ def binding(potential: Potential, pairs: Iterable[tuple[str, str]], spacing: flo
     info, deepest = _state(potential, potential.heads[0]), 0.0
     for pair in pairs:
         alone = sum(_predict(potential, Atoms(s, info=info)).energy for s in pair)
-        closest = sum(SIZES[NUMBERS[s]] for s in pair)
-        distances = np.arange(closest, min(potential.cutoff, FAR), spacing)
+        closest, far = sum(SIZES[NUMBERS[s]] for s in pair), min(potential.cutoff, FAR)
+        distances = np.append(np.arange(closest, far, spacing), far)
         dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]], info=info) for r in distances]
         energies = np.array([p.energy for p in _predict_many(potential, dimers, forces=False)])
-        deepest = max(deepest, float(np.max(alone - energies, initial=0.0)))
-    return deepest
+        deepest = np.maximum(deepest, np.max(alone - energies))  # NaN stays
+    return float(deepest)
 
 
 def batching(potential: Potential, structures: Sequence[Atoms]) -> float:

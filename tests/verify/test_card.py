@@ -118,6 +118,7 @@ def test_holes_between_two_atoms(potential: Potential, steep: Potential) -> None
         assert binding(steep, [(a, b)]) == pytest.approx(depth[a, b], rel=0.05)
     assert binding(steep, [("H", "H"), ("H", "O"), ("O", "O")]) == pytest.approx(max(depth.values()), rel=0.05)
     assert max(depth.values()) > 12.0 > binding(potential, depth)
+    assert binding(mlip.create("mace", ["Cu"], channels=2, correlation=1, cutoff=1.0), [("Cu", "Cu")]) == 0.0
     found = {check.name: check for check in verify_model(steep, water)}["binding of two atoms"]
     assert found.error == pytest.approx(max(depth.values()), rel=0.05)
     assert not found.passed
