@@ -55,14 +55,14 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
 
 
 def iter_structures(path: str | Path, units: Units | None = None,
-                    leave_out: Collection[int] = ()) -> Iterator[Structure]:
-    """Yield the structures of a file that `iter_labelled` reads, whether or not they have labels.
+                    leave_out: Collection[int] = ()) -> Iterator[tuple[str, Structure]]:
+    """Yield the structures of a file that `iter_labelled` reads, whether or not they have labels, and their names.
 
     Raises:
         DataError: no such file; one that cannot be read, or holds what is no structure.
     """
     for where, frame in _frames(path, leave_out):
-        yield unlabelled(frame, units or Units(), where)
+        yield where, unlabelled(frame, units or Units(), where)
 
 
 def _frames(path: str | Path, leave_out: Collection[int]) -> Iterator[tuple[str, Frame]]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from mlip.checkpoints import Potential
 from mlip.errors import DataError, OptionError
-from mlip.graph import Structure
+from mlip.graph import Structure, naming
 from mlip.graph.labelled import Labelled
 from mlip.io.dataset import iter_labelled, iter_structures
 from mlip.training.files import FileOptions, isolated_atoms
+from mlip.training.loop import check_structures
 from mlip.training.metrics import in_batches
 from mlip.training.offsets import ATOMS, check_level
 from mlip.training.store import FrameStore
@@ -52,7 +53,7 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
                 forces: bool = True) -> FrameStore:
     """Read what is replayed into a `FrameStore` in `folder/replay`, or open it where files and potential are the same.
 
-    Isolated atoms are left out.
+    Isolated atoms are left out; those in a periodic box where files label, whose config_types tell.
 
     Args:
         config: the files.
@@ -64,7 +65,7 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
     Raises:
         DataError: a file that is missing, unreadable or given twice, or lacks what is asked of it; no structures;
             labels of the files at another level of theory.
-        UnknownElementError: elements that the potential does not know.
+        UnknownElementError, StructureError: structures that the potential cannot take; names the first.
         OptionError: structures to leave out of none of the files.
     """
     by_model = config.labels == "model"
@@ -72,7 +73,7 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
     def read(name: str, path: Path) -> Iterable[Labelled]:
         left_out = config.leave_out.get(name, ())
         if by_model:
-            return relabel(potential, iter_structures(path, config.units, left_out))
+            return relabel(potential, _taken(potential, iter_structures(path, config.units, left_out)))
         return iter_labelled(path, config.keys, config.units, forces, left_out)
 
     labels = {"model": potential.info.sha256} if by_model else {"forces": forces}
@@ -82,9 +83,18 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
         raise DataError(f"the file(s) to replay, {', '.join(config.files)}, hold isolated atoms and nothing to learn "
                         "from")
     if not by_model:
+        check_structures(potential, store)
         check_level(potential, store, "Replayed data must be on the scale of the model that training starts from; let "
                     "the model label them, with labels = \"model\".")
     return store
+
+
+def _taken(potential: Potential, structures: Iterable[tuple[str, Structure]]) -> Iterator[Structure]:
+    """Yield structures that the potential can take, and name the first other one."""
+    for name, structure in structures:
+        with naming(name):
+            potential.check([structure])
+        yield structure
 
 
 def relabel(potential: Potential, structures: Iterable[Structure]) -> Iterator[Labelled]:

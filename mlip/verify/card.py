@@ -154,8 +154,8 @@ def _symmetry(potential: Potential, examples: Sequence[Labelled]) -> Card:
 
 
 def _repeated(atoms: Atoms) -> Atoms:
-    """Return a crystal with enough atoms to move: small cells are doubled, where they are shortest first."""
-    while len(atoms) < SMALL and atoms.pbc.any():
+    """Return a neutral crystal with enough atoms to move: small cells are doubled, where they are shortest first."""
+    while len(atoms) < SMALL and atoms.pbc.any() and not atoms.info.get("charge"):
         shortest = int(np.where(atoms.pbc, atoms.cell.lengths(), np.inf).argmin())
         atoms = atoms.repeat([2 if k == shortest else 1 for k in range(3)])
     return atoms

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
 
 from mlip import Potential, Structure
-from mlip.errors import DataError, OptionError, UnknownElementError
+from mlip.errors import DataError, OptionError, StructureError, UnknownElementError
 from mlip.graph.labelled import Labelled
 from mlip.training import DataConfig, FrameStore, ReplayConfig, StartConfig, load_data, starting_potential
 from mlip.training.offsets import offsets, sample
@@ -113,9 +113,19 @@ class TestLabels:
         write(tmp_path / "old.xyz", [Atoms("O"), Atoms("H")])
         with pytest.raises(DataError, match=r"old\.xyz, hold isolated atoms"):
             load_replay(config(), start, tmp_path / "run", tmp_path)
-        write(tmp_path / "old.xyz", [*atoms_of(examples), Atoms("CH", [[0, 0, 0], [0, 0, 1.1]])])
-        with pytest.raises(UnknownElementError, match="C"):
-            load_replay(config(), start, tmp_path / "run", tmp_path)
+        methylidyne = Atoms("CH", [[0, 0, 0], [0, 0, 1.1]], info={"REF_energy": 0.0})
+        methylidyne.new_array("REF_forces", np.zeros((2, 3)))
+        write(tmp_path / "old.xyz", [*atoms_of(examples), methylidyne])
+        for labels in ("model", "file"):
+            with pytest.raises(UnknownElementError, match=r"structure 20 of old\.xyz: .*C"):
+                load_replay(config(labels=labels), start, tmp_path / "run", tmp_path)
+        write(tmp_path / "old.xyz", [*atoms_of(examples), *atoms_of(examples)])
+        frames = read(tmp_path / "old.xyz", ":")
+        frames[33].info["charge"] = 1
+        write(tmp_path / "old.xyz", frames)
+        for labels in ("model", "file"):
+            with pytest.raises(StructureError, match=r"structure 33 of old\.xyz: charge 1"):
+                load_replay(config(labels=labels), start, tmp_path / "run", tmp_path)
 
     def test_what_is_kept(self, start: Potential, examples: list[Labelled], tmp_path: Path,
                           monkeypatch: pytest.MonkeyPatch) -> None:
