@@ -42,7 +42,7 @@ def markdown(potential: Potential) -> str:
 
 def failures(checks: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each check of a card (`card["checks"]["checks"]`) whose error is above its limit."""
-    return [f"It fails the check '{name}': {c['error']:.1e}, at most {c['limit']:.0e} is right."
+    return [f"It fails the check '{name}': {c['error']:.1e}, at most {c['limit']:g} is right."
             for name, c in checks.items() if _fails(c)]
 
 
@@ -136,7 +136,7 @@ def _dynamics(found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _checks(found: Mapping[str, Any]) -> list[str]:
-    rows = [(name, f"{c['error']:.1e}", "-" if c["limit"] is None else f"{c['limit']:.0e}{' FAILED' * _fails(c)}")
+    rows = [(name, f"{c['error']:.1e}", "-" if c["limit"] is None else f"{c['limit']:g}{' FAILED' * _fails(c)}")
             for name, c in found.get("checks", {}).items()]
     return [f"Largest deviations in float64 on {found['structure']} ({found['atoms']} atoms), in eV, A and "
             "combinations:", "", *_table(("check", "error", "limit"), rows)] if rows else []

@@ -127,5 +127,6 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
         replay = {"replay": store, "replay_fraction": config.fraction}
     Plan(recipe.training, len(data.training), start.model.config.family, len(replay.get("replay", ())),
          replay.get("replay_fraction", 0.0))
-    recipe.training.check_groups({group for part in report.parts.values() for group in part.config_types})
+    recipe.training.check_groups({group for name in ("training", "replay") if name in report.parts
+                                  for group in report.parts[name].config_types})
     return data, start, str(report) if base is None else f"{report}\n{start.info.description}", replay

@@ -125,8 +125,8 @@ class FileOptions:
             path = base / Path(name).expanduser()
             files = files_of(path)
             if path.resolve() in seen:
-                raise DataError(f"{self.table}: {name} is given twice; a file belongs to one of "
-                                f"{', '.join(self.lists)}, once")
+                raise DataError(f"{self.table}: {name} is given twice; give it once" + (
+                                    f", in one of {', '.join(self.lists)}" if len(self.lists) > 1 else ""))
             seen[path.resolve()] = name
             found = [file.stat() for file in files]
             states.append([name, str(path.resolve()), sum(s.st_size for s in found), max(s.st_mtime_ns for s in found)])

@@ -155,7 +155,8 @@ def _symmetry(potential: Potential, examples: Sequence[Labelled]) -> Card:
 
 def _repeated(atoms: Atoms) -> Atoms:
     """Return a neutral crystal with enough atoms to move: small cells are doubled, where they are shortest first."""
-    while len(atoms) < SMALL and atoms.pbc.any() and not atoms.info.get("charge"):
+    plain = not atoms.info.get("charge") and atoms.info.get("spin", 1) == 1
+    while plain and atoms.pbc.any() and 0 < len(atoms) < SMALL:
         shortest = int(np.where(atoms.pbc, atoms.cell.lengths(), np.inf).argmin())
         atoms = atoms.repeat([2 if k == shortest else 1 for k in range(3)])
     return atoms

@@ -221,6 +221,8 @@ class TestPaper:
     def test_it_can_be_verified(self, paper: Potential, atoms: Atoms) -> None:
         found = {check.name: check for check in verify_model(paper, atoms)}
         assert all(check.passed for check in found.values())
+        short = small(mode="paper", cutoff=5.0)
+        assert {check.name: check for check in verify_model(short, atoms)}["binding of two atoms"].passed
         assert "smooth with distance" not in found
         assert "smooth with distance" in {c.name for c in verify_model(small(mode="md", cutoff=3.0), atoms)}
 

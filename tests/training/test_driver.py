@@ -264,6 +264,32 @@ class TestReplay:
                     assert energy == pytest.approx(prediction.energy, abs=1e-9)
                     assert np.abs(force - prediction.forces).max() < 1e-9
 
+    def test_what_is_not_replayed(self, tables: Tables, place: Path, monkeypatch: pytest.MonkeyPatch, save: Save,
+                                  water: Callable[..., Frames]) -> None:
+        """What validates or tests, and what is to be left out."""
+        tests = water(2, seed=8)
+        save("test.xyz", tests)
+        frames = [*water(8, seed=5), *tests, *water(5, seed=7)]  # of which one is held out
+        save("replay.xyz", frames)
+        asked = {**tables, "data": {**tables["data"], "test": "test.xyz"},
+                 "start": {"model": "old.mlip", "replay": {"files": "replay.xyz", "leave_out": {"replay.xyz": [12]}}}}
+        given: dict[str, Any] = {}
+
+        def no_training(*_: Any, **options: Any) -> Path:
+            given.update(options)
+            return place / "none"
+
+        monkeypatch.setattr("mlip.training.driver.train", no_training)
+        run(recipe(place, asked), place / "run", report=str)
+        held = load_data(recipe(place, asked).data, place / "run", place).validation
+        assert len(held) == 1
+        where = [np.round(positions, 5).tobytes() for positions in (
+            held[0].structure.positions, *(a.positions for a in (*tests, frames[12], *frames)),
+            *(e.structure.positions for e in given["replay"]))]
+        out, all_of_them, replayed_ones = set(where[:4]), set(where[4:19]), set(where[19:])
+        assert replayed_ones == all_of_them - out
+        assert len(given["replay"]) == 15 - 4
+
     def test_it_is_remembered(self, tables: Tables, place: Path) -> None:
         """The model is nearer to itself on what was replayed than without replay."""
         base = load(place / "old.mlip")

@@ -307,6 +307,19 @@ def test_the_check_takes_no_step(place: Path) -> None:
     assert sorted(path.name for path in (place / "run").iterdir()) == ["frames", "replay"]
 
 
+def test_the_check_knows_who_is_trained_on(place: Path, water: Callable[..., Frames], save: Save) -> None:
+    """A group that only validates has no weight."""
+    for name, seed in (("learned", 3), ("seen", 4)):
+        frames = water(6, seed=seed)
+        for atoms in frames:
+            atoms.info["config_type"] = name
+        save(f"{name}.xyz", frames)
+    tables = data({"train": "learned.xyz", "valid": "seen.xyz"}, config_weights={"seen": 2.0})
+    for attempt in (check, run):
+        with pytest.raises(OptionError, match="config_weights has seen"):
+            attempt(Recipe.from_dict(tables, place), place / "run")
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="Python reads TOML itself")
 def test_without_tomli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tomli", None)
