@@ -67,7 +67,7 @@ def iter_structures(path: str | Path, units: Units | None = None,
 
 def _frames(path: str | Path, leave_out: Collection[int]) -> Iterator[tuple[str, Frame]]:
     """Yield the frames of a file but those to leave out, and where each is from, in words."""
-    i = -1
+    leave_out, i = frozenset(leave_out), -1
     for i, frame in enumerate(iter_frames(path)):
         if i not in leave_out:
             yield f"structure {i} of {Path(path).name}", frame

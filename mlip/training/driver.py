@@ -119,14 +119,14 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
     report = preflight(data, cutoff=cutoff, stress=any(stage.stress_weight for stage in parts))
     start = begin(recipe, data, recipe.training.seed, base, device)
     objective_for(start.model, recipe.training)
+    config = recipe.start.replay if recipe.start is not None else None
+    share = config.fraction if config is not None else 0.0
+    Plan(recipe.training, len(data.training), start.model.config.family, int(config is not None), share)
     replay: dict[str, Any] = {}
-    if recipe.start is not None and recipe.start.replay is not None:
-        config = recipe.start.replay
+    if config is not None:
         store = load_replay(config, start, folder, recipe.base, recipe.forces)
         report, store = replayed(report, store, data.validation.joined(data.test), cutoff)
-        replay = {"replay": store, "replay_fraction": config.fraction}
-    Plan(recipe.training, len(data.training), start.model.config.family, len(replay.get("replay", ())),
-         replay.get("replay_fraction", 0.0))
+        replay = {"replay": store, "replay_fraction": share}
     recipe.training.check_groups({group for name in ("training", "replay") if name in report.parts
                                   for group in report.parts[name].config_types})
     return data, start, str(report) if base is None else f"{report}\n{start.info.description}", replay

@@ -119,7 +119,7 @@ class FileOptions:
 
     def _signature(self, base: Path) -> dict[str, Any]:
         """Return what the store depends on, as JSON gives it back."""
-        seen: dict[Path, str] = {}
+        seen: set[Path] = set()
         states = []
         for name in self.names:
             path = base / Path(name).expanduser()
@@ -127,7 +127,7 @@ class FileOptions:
             if path.resolve() in seen:
                 raise DataError(f"{self.table}: {name} is given twice; give it once" + (
                                     f", in one of {', '.join(self.lists)}" if len(self.lists) > 1 else ""))
-            seen[path.resolve()] = name
+            seen.add(path.resolve())
             found = [file.stat() for file in files]
             states.append([name, str(path.resolve()), sum(s.st_size for s in found), max(s.st_mtime_ns for s in found)])
         if strange := sorted(set(self.leave_out) - set(self.names)):

@@ -235,10 +235,11 @@ def binding(potential: Potential, pairs: Iterable[tuple[str, str]], spacing: flo
         pairs: of symbols.
         spacing: of distances, A.
     """
-    info, deepest = _state(potential, potential.heads[0]), 0.0
+    info, deepest, far = _state(potential, potential.heads[0]), 0.0, min(potential.cutoff - 1e-6, FAR)
+    pairs = list(pairs)
+    lone = {s: _predict(potential, Atoms(s, info=info)).energy for s in set(itertools.chain.from_iterable(pairs))}
     for pair in pairs:
-        alone = sum(_predict(potential, Atoms(s, info=info)).energy for s in pair)
-        closest, far = sum(SIZES[NUMBERS[s]] for s in pair), min(potential.cutoff - 1e-6, FAR)
+        closest, alone = sum(SIZES[NUMBERS[s]] for s in pair), sum(lone[s] for s in pair)
         distances = np.append(np.arange(closest, far, spacing), far)
         dimers = [Atoms(pair, [[0, 0, 0], [0, 0, r]], info=info) for r in distances]
         energies = np.array([p.energy for p in _predict_many(potential, dimers, forces=False)])

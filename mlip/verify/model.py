@@ -46,12 +46,12 @@ def verify_model(potential: Potential, atoms: Atoms, pairs: Collection[tuple[str
 
     Forces are minus the gradient of the energy, the stress its strain derivative; rotated, shuffled, moved
     and repeated structures give the same numbers; the energy of two atoms is smooth at all distances, also at the
-    cutoff, and each structure has the same energies as alone in a batch; no two atoms are bound by more than the
-    strongest bond there is. The energy of a lone atom beside its E0 is
-    only reported: models with a residual connection or a shift, which most MACE models have, do not return E0 there.
-    Of a model that predicts forces and stress beside the energy, their distance from its derivatives is reported too;
-    it promises none. So is the effect of rotations on a model that only learned what they do. A model of whole
-    molecules has no smooth cutoff to check.
+    cutoff, and each structure has the same energies as alone in a batch; no two atoms are bound by much more than in
+    the strongest bond there is. The energy of a lone atom beside its E0 is only reported: models with a residual
+    connection or a shift, which most MACE models have, do not return E0 there. Of a model that predicts forces
+    and stress beside the energy, their distance from its derivatives is reported too; it promises none. So is the
+    effect of rotations on a model that only learned what they do. A model of whole molecules has no smooth cutoff to
+    check.
 
     Args:
         potential: any model; it is converted to float64.
@@ -72,12 +72,12 @@ def verify_model(potential: Potential, atoms: Atoms, pairs: Collection[tuple[str
         Check("translation", checks.translation(exact, atoms), 1e-8),
         Check("batch = single", checks.batching(exact, [atoms, atoms]), 1e-9),
         Check("lone atom - E0", checks.isolated_energies(exact), math.inf),
-        Check("binding of two atoms", checks.binding(exact, pairs or pairs_of([atoms.numbers])), STRONGEST),
-        Check("float32 = float64", checks.precision(exact, atoms), 1e-3),
     ]
     pair = atoms.symbols[0], atoms.symbols[-1]
     if _takes_pairs_beyond_the_cutoff(exact, atoms):
-        found.insert(-2, Check("smooth with distance", checks.smoothness(exact, pair), smooth))
+        found.append(Check("smooth with distance", checks.smoothness(exact, pair), smooth))
+    found += [Check("binding of two atoms", checks.binding(exact, pairs or pairs_of([atoms.numbers])), STRONGEST),
+              Check("float32 = float64", checks.precision(exact, atoms), 1e-3)]
     if atoms.pbc.any() and abs(atoms.cell.volume) > 0:
         found.append(Check("stress = dE/dstrain/V", checks.finite_difference_stress(exact, atoms), stress))
         found.append(Check("supercell", checks.supercell(exact, atoms, _repeat(atoms)), 1e-8))
