@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlip.checkpoints import Committee
-from mlip.checkpoints.committee import naming_member
 from mlip.errors import MissingDependencyError
 from mlip.potentials.force import create_force
 
@@ -37,10 +36,10 @@ def create_committee_force(topology_or_numbers: Topology | Sequence[int], commit
         raise MissingDependencyError.of("openmm", "openmm") from None
     names = [f"member{i}" for i in range(len(committee))]
     force = openmm.CustomCVForce(f"({'+'.join(names)})/{len(names)}")
-    for i, (name, member) in enumerate(zip(names, committee.members, strict=True)):
-        with naming_member(i, member):
-            made = create_force(topology_or_numbers, member, force_group=force_group, **options)
-        force.addCollectiveVariable(name, made)
+    made = committee.each(
+        lambda member: create_force(topology_or_numbers, member, force_group=force_group, **options))
+    for name, one in zip(names, made, strict=True):
+        force.addCollectiveVariable(name, one)
     force.setName("MLIP committee")
     force.setForceGroup(force_group)
     return force

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,22 @@ class Committee:
             NonFiniteError: a member returned NaN or infinity.
             BackendError: compiled kernels and plain torch differ on the first structure.
         """
-        for i, member in enumerate(self.members):
-            with naming_member(i, member):
-                member.check(structures)
-        if edges is None:
-            edges = {r: [neighbor_list(s.positions, r, s.cell, s.pbc) for s in structures] for r in self.cutoffs}
-        columns = []
-        for i, member in enumerate(self.members):
-            with naming_member(i, member):
-                columns.append(member.evaluate(structures, stress=stress, edges=edges[member.cutoff]))
+        self.each(lambda member: member.check(structures))
+        known = edges if edges is not None else {
+            r: [neighbor_list(s.positions, r, s.cell, s.pbc) for s in structures] for r in self.cutoffs}
+        columns = self.each(lambda member: member.evaluate(structures, stress=stress, edges=known[member.cutoff]))
         return [_mean(row) for row in zip(*columns, strict=True)]
+
+    def each(self, function: Callable[[Potential], T]) -> list[T]:
+        """Return what a function returns for each member; its errors name the member."""
+        results = []
+        for i, member in enumerate(self.members):
+            try:
+                results.append(function(member))
+            except MLIPError as error:
+                error.args = (f"member {i} of the committee ({_name(member)}): {error}",)
+                raise
+        return results
 
     @overload
     def predict(self, atoms: Atoms, *, stress: bool = True) -> CommitteePrediction: ...
@@ -186,13 +192,3 @@ def _check_different(potentials: Sequence[Potential]) -> None:
 
 def _name(potential: Potential) -> str:
     return potential.info.name or potential.info.family
-
-
-@contextmanager
-def naming_member(index: int, member: Potential) -> Iterator[None]:
-    """Say in errors which member they are about."""
-    try:
-        yield
-    except MLIPError as error:
-        error.args = (f"member {index} of the committee ({_name(member)}): {error}",)
-        raise

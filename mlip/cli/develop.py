@@ -91,7 +91,8 @@ def _add_train(commands: Commands) -> None:
     train = commands.add_parser("train", help="train a model, or resume a run", description="Does what a recipe "
                                 "says (README, Training), and measures the model for its card. The same command again "
                                 "resumes the run where it was interrupted. Needs the extra 'train'.")
-    train.add_argument("recipe", type=Path, help="TOML file with the tables [data], [model], [training] and [card]")
+    train.add_argument("recipe", type=Path, help="TOML file with the tables [data], [model] or [start], [training] and "
+                       "[card]")
     train.add_argument("--output", "-o", type=Path, required=True, help="folder of the run")
     train.add_argument("--data", type=Path, metavar="FOLDER", help="where the paths of the recipe start (default: the "
                        "folder of the recipe)")

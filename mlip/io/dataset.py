@@ -7,10 +7,9 @@ from pathlib import Path
 
 from mlip.elements import SYMBOLS
 from mlip.errors import DataError
-from mlip.graph import Structure
 from mlip.graph.labelled import Labelled
 from mlip.io.frames import Frame, iter_frames
-from mlip.io.labels import Keys, Names, Units, labelled, no_energy, unlabelled
+from mlip.io.labels import Keys, Names, Units, config_type, labelled, no_energy, unlabelled
 
 
 def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | None = None,
@@ -54,15 +53,20 @@ def iter_labelled(path: str | Path, keys: Keys | None = None, units: Units | Non
                         "stress = -virial / volume, positive under tension")
 
 
-def iter_structures(path: str | Path, units: Units | None = None,
-                    leave_out: Collection[int] = ()) -> Iterator[tuple[str, Structure]]:
-    """Yield the structures of a file that `iter_labelled` reads, whether or not they have labels, and their names.
+def iter_structures(path: str | Path, keys: Keys | None = None, units: Units | None = None,
+                    leave_out: Collection[int] = ()) -> Iterator[tuple[str, Labelled]]:
+    """Yield the structures of a file that `iter_labelled` reads, whether or not they have labels.
+
+    Yields:
+        Where a structure is from, in words, and the structure with its group, no forces, and NaN as its energy.
 
     Raises:
-        DataError: no such file; one that cannot be read, or holds what is no structure.
+        DataError: no such file; one that cannot be read, or holds what is no structure, or one without a group.
     """
+    keys, units = keys or Keys(), units or Units()
     for where, frame in _frames(path, leave_out):
-        yield where, unlabelled(frame, units or Units(), where)
+        structure = unlabelled(frame, units, where)
+        yield where, Labelled(structure, float("nan"), None, config_type=config_type(frame, keys, where))
 
 
 def _frames(path: str | Path, leave_out: Collection[int]) -> Iterator[tuple[str, Frame]]:
@@ -73,6 +77,8 @@ def _frames(path: str | Path, leave_out: Collection[int]) -> Iterator[tuple[str,
             yield f"structure {i} of {Path(path).name}", frame
     if i < 0:
         raise DataError(f"{path} holds no structures")
+    if leave_out.issuperset(range(i + 1)):
+        raise DataError(f"all {i + 1} structures of {path} are to be left out; do not give the file")
     if leave_out and max(leave_out) > i:
         raise DataError(f"{path} has no structure {max(leave_out)} to leave out; it holds {i + 1}, the first is 0")
 

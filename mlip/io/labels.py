@@ -92,7 +92,7 @@ def labelled(frame: Frame, names: Names, keys: Keys, units: Units, forces: bool,
     return Labelled(structure, float(energy.reshape(())) * energy_unit,
                     _forces(frame, names.forces, where) * (energy_unit / length_unit) if forces else None,
                     None if stress is None else _stress(stress, names.stress, where) * STRESS_UNITS[units.stress],
-                    _config_type(frame, keys, where))
+                    config_type(frame, keys, where))
 
 
 def unlabelled(frame: Frame, units: Units, where: str) -> Structure:
@@ -157,7 +157,12 @@ def _numbers(found: Any, name: str, where: str) -> NDArray[np.float64]:
     return numbers
 
 
-def _config_type(frame: Frame, keys: Keys, where: str) -> str:
+def config_type(frame: Frame, keys: Keys, where: str) -> str:
+    """Return the group of a frame.
+
+    Raises:
+        DataError: it has none under a name that is not the usual one.
+    """
     found = frame.info.get(keys.config_type)
     if found is None and keys.config_type != Keys.config_type:
         raise DataError(f"{where} has no {keys.config_type}; " + _advice(sorted(frame.info), "entries",

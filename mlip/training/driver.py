@@ -116,7 +116,8 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
     parts = recipe.training.parts
     data = load_data(recipe.data, folder, recipe.base, recipe.forces)
     cutoff = recipe.model.get("cutoff", CUTOFF) if base is None else base.cutoff
-    report = preflight(data, cutoff=cutoff, stress=any(stage.stress_weight for stage in parts))
+    stress = any(stage.stress_weight for stage in parts)
+    report = preflight(data, cutoff=cutoff, stress=stress)
     start = begin(recipe, data, recipe.training.seed, base, device)
     objective_for(start.model, recipe.training)
     config = recipe.start.replay if recipe.start is not None else None
@@ -125,7 +126,7 @@ def _prepared(recipe: Recipe, folder: Path, base: Potential | None,
     replay: dict[str, Any] = {}
     if config is not None:
         store = load_replay(config, start, folder, recipe.base, recipe.forces)
-        report, store = replayed(report, store, data.validation.joined(data.test), cutoff)
+        report, store = replayed(report, store, data.validation.joined(data.test), cutoff=cutoff, stress=stress)
         replay = {"replay": store, "replay_fraction": share}
     recipe.training.check_groups({group for name in ("training", "replay") if name in report.parts
                                   for group in report.parts[name].config_types})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,9 +148,9 @@ def evaluate_on(potential: Potential | Committee, examples: Iterable[Labelled],
         NonFiniteError: a prediction is NaN or infinite, by the index of its structure.
     """
     found, first = Evaluation(), 0
-    members = potential.members if isinstance(potential, Committee) else (potential,)
+    each = potential.each if isinstance(potential, Committee) else lambda function: [function(potential)]
     for batch in in_batches(examples, batch_atoms):
-        compared = [_compared(member, batch, first) for member in members]
+        compared = each(partial(_compared, batch=batch, first=first))
         isolated = np.mean([energies for _, energies in compared], axis=0)
         for i, (example, *of_members) in enumerate(zip(batch, *(each for each, _ in compared), strict=True)):
             _add(found, example, mean_difference(of_members), first + i, float(isolated[i]))

@@ -52,7 +52,8 @@ def preflight(data: Data, *, cutoff: float, stress: bool) -> Report:
     return Inspection(parts, cutoff, stress, data.isolated, data.left_out).report()
 
 
-def replayed(report: Report, replay: FrameStore, held_out: FrameStore, cutoff: float) -> tuple[Report, FrameStore]:
+def replayed(report: Report, replay: FrameStore, held_out: FrameStore, *, cutoff: float,
+             stress: bool) -> tuple[Report, FrameStore]:
     """Look at what is replayed in the same way, and add it to the report.
 
     Args:
@@ -60,6 +61,7 @@ def replayed(report: Report, replay: FrameStore, held_out: FrameStore, cutoff: f
         replay: see `mlip.training.replay.load_replay`.
         held_out: structures to validate or test with, which are not replayed.
         cutoff: of the model, A.
+        stress: whether stress is trained.
 
     Returns:
         The report, and what is left to replay.
@@ -73,8 +75,10 @@ def replayed(report: Report, replay: FrameStore, held_out: FrameStore, cutoff: f
         raise DataError(f"all structures to replay, such as {replay.origin(0)}, are held out for validation or test; "
                         "replay others")
     found = Inspection({"replay": left}, cutoff, False).report()
-    said = (f"{there.sum():,} structure(s) to replay are held out for validation or test and not replayed, first "
-            f"{replay.origin(int(there.argmax()))}",) if there.any() else ()
+    bare = stress & left.column("pbc").all(axis=1) & ~left.column("has_stress")
+    said = [f"{some.sum():,} structure(s) to replay {what}, first {store.origin(int(some.argmax()))}"
+            for store, some, what in ((replay, there, "are held out for validation or test and not replayed"),
+                                      (left, bare, "have no stress, which is trained")) if some.any()]
     return dataclasses.replace(report, parts=report.parts | found.parts,
                                warnings=(*report.warnings, *said, *found.warnings)), left
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from mlip.checkpoints import Potential
 from mlip.errors import DataError, OptionError
-from mlip.graph import Structure, naming
+from mlip.graph import naming
 from mlip.graph.labelled import Labelled
 from mlip.io.dataset import iter_labelled, iter_structures
 from mlip.training.files import FileOptions, isolated_atoms
@@ -53,7 +54,7 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
                 forces: bool = True) -> FrameStore:
     """Read what is replayed into a `FrameStore` in `folder/replay`, or open it where files and potential are the same.
 
-    Isolated atoms are left out; those in a periodic box where files label, whose config_types tell.
+    Isolated atoms are left out, those of a periodic box by their config_type.
 
     Args:
         config: the files.
@@ -73,7 +74,7 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
     def read(name: str, path: Path) -> Iterable[Labelled]:
         left_out = config.leave_out.get(name, ())
         if by_model:
-            return relabel(potential, _taken(potential, iter_structures(path, config.units, left_out)))
+            return relabel(potential, _taken(potential, iter_structures(path, config.keys, config.units, left_out)))
         return iter_labelled(path, config.keys, config.units, forces, left_out)
 
     labels = {"model": potential.info.sha256} if by_model else {"forces": forces}
@@ -89,16 +90,16 @@ def load_replay(config: ReplayConfig, potential: Potential, folder: str | Path, 
     return store
 
 
-def _taken(potential: Potential, structures: Iterable[tuple[str, Structure]]) -> Iterator[Structure]:
+def _taken(potential: Potential, named: Iterable[tuple[str, Labelled]]) -> Iterator[Labelled]:
     """Yield structures that the potential can take, and name the first other one."""
-    for name, structure in structures:
+    for name, example in named:
         with naming(name):
-            potential.check([structure])
-        yield structure
+            potential.check([example.structure])
+        yield example
 
 
-def relabel(potential: Potential, structures: Iterable[Structure]) -> Iterator[Labelled]:
+def relabel(potential: Potential, examples: Iterable[Labelled]) -> Iterator[Labelled]:
     """Yield structures with the energy, forces and, where there is a volume, stress that a potential gives them."""
-    for batch in in_batches(structures, ATOMS):
-        for structure, p in zip(batch, potential.evaluate(batch), strict=True):
-            yield Labelled(structure, p.energy, p.forces, p.stress, "replay")
+    for batch in in_batches(examples, ATOMS):
+        for example, p in zip(batch, potential.evaluate([e.structure for e in batch]), strict=True):
+            yield dataclasses.replace(example, energy=p.energy, forces=p.forces, stress=p.stress)

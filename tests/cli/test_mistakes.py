@@ -159,6 +159,18 @@ def test_interruption(run, model, monkeypatch) -> None:
     assert err.strip() == "stopped"
 
 
+def test_a_reader_that_leaves() -> None:
+    """As `head` does."""
+    command = [sys.executable, "-m", "mlip.cli.main", "models", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          cwd=Path(__file__).resolve().parents[2]) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(120) == 1
+
+
 def test_as_a_process() -> None:
     """The parser alone must not load torch: help is quick."""
     code = ("import sys\nfrom mlip.cli.main import parser\nparser().format_help()\n"

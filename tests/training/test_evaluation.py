@@ -92,6 +92,12 @@ def test_against_numpy(potential: Potential, mixture: list[Labelled], members: i
     assert json.loads(json.dumps(numbers_of)) == numbers_of
 
 
+def test_errors_name_the_member(potential: Potential, mixture: list[Labelled]) -> None:
+    hydrogen = create("mace", ["H"], channels=2, correlation=1, radial_mlp=(8,))
+    with pytest.raises(UnknownElementError, match=r"member 1 of the committee \(mace\): .*structure 0.*O"):
+        evaluate_on(Committee([potential, hydrogen]), mixture)
+
+
 def test_the_sums_of_training_are_the_same(potential: Potential, mixture: list[Labelled]) -> None:
     complete = [e for e in mixture if e.forces is not None]
     during = errors(Dataset(complete, potential), batch_atoms=16)

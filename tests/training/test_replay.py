@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,11 +70,11 @@ class TestLabels:
     def test_of_the_model(self, start: Potential, examples: list[Labelled]) -> None:
         """As a whole and one by one; crystals have a stress."""
         crystal = Structure.create([8, 1], [[0, 0, 0], [1.2, 1.1, 1.3]], [2.8, 2.9, 3.0], True)
-        structures = [*(e.structure for e in examples), crystal] * 10
-        found = list(relabel(start, structures))
-        assert [f.structure for f in found] == structures
+        given = [*examples, Labelled(crystal, math.nan, None, config_type="salt")] * 10
+        found = list(relabel(start, given))
+        assert [(f.structure, f.config_type) for f in found] == [(g.structure, g.config_type) for g in given]
         for i in (0, 7, 20, 209):
-            one = start.evaluate([structures[i]])[0]
+            one = start.evaluate([given[i].structure])[0]
             assert found[i].energy == pytest.approx(one.energy, abs=1e-9)
             assert np.abs(found[i].forces - one.forces).max() < 1e-12
         assert found[0].stress is None
@@ -96,7 +97,7 @@ class TestLabels:
 
     def test_of_the_file(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
         """With names and units of its own."""
-        near = list(relabel(start, (e.structure for e in examples)))
+        near = list(relabel(start, examples))
         write(tmp_path / "old.xyz", atoms_of(near, "E", "F", scale=0.529177210903))
         own = config(labels="file", energy_key="E", forces_key="F", length_unit="Bohr")
         found = load_replay(own, start, tmp_path / "run", tmp_path)
@@ -141,6 +142,28 @@ class TestLabels:
         write(tmp_path / "old.xyz", atoms_of(examples[:3]))
         assert len(load_replay(config(), other, tmp_path / "run", tmp_path)) == 3
 
+    def test_forces_are_read_when_they_are_wanted(self, start: Potential, examples: list[Labelled],
+                                                  tmp_path: Path) -> None:
+        write(tmp_path / "old.xyz", atoms_of(list(relabel(start, examples))))
+        for forces in (False, True):
+            found = load_replay(config(labels="file"), start, tmp_path / "run", tmp_path, forces=forces)
+            assert (found[0].forces is not None) == forces
+
+    @pytest.mark.parametrize("labels", ["model", "file"])
+    def test_isolated_atoms_are_left_out(self, start: Potential, examples: list[Labelled], labels: str,
+                                         tmp_path: Path) -> None:
+        """One without periodicity, and one in a box that its group tells; not a crystal of one atom."""
+        def lone(**info: str) -> Atoms:
+            found = Atoms("O", cell=[9, 9, 9], pbc=bool(info), info={"REF_energy": -2013.8, **info})
+            found.new_array("REF_forces", np.zeros((1, 3)))
+            return found
+
+        write(tmp_path / "old.xyz", [lone(), *atoms_of(list(relabel(start, examples))),
+                                     lone(config_type="IsolatedAtom"), lone(config_type="gas")])
+        found = load_replay(config(labels=labels), start, tmp_path / "run", tmp_path)
+        assert [len(e) for e in found] == [3] * 20 + [1]
+        assert found[20].config_type == "gas"
+
 
 class TestInspection:
     def report(self, examples: Sequence[Labelled], replay: list[Atoms], start: Potential, place: Path,
@@ -151,12 +174,13 @@ class TestInspection:
         write(place / "old.xyz", replay)
         data = load_data(DataConfig(train=("new.xyz",), valid=("valid.xyz",)), place / "run", place)
         found = load_replay(config(**options), start, place / "run", place)
-        return replayed(preflight(data, cutoff=4.0, stress=False), found, data.validation.joined(data.test), 4.0)
+        return replayed(preflight(data, cutoff=4.0, stress=False), found, data.validation.joined(data.test), cutoff=4.0,
+                        stress=True)
 
     def test_a_column_of_its_own(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
         report, left = self.report(examples, atoms_of(examples[10:]), start, tmp_path)
         assert len(left) == report.parts["replay"].structures == 10
-        assert report.parts["replay"].config_types == {"replay": 10}
+        assert report.parts["replay"].config_types == {"": 10}
         assert report.parts["training"].structures == 8
         assert str(report).splitlines()[0].split() == ["training", "validation", "replay"]
 
@@ -172,15 +196,24 @@ class TestInspection:
         with pytest.raises(DataError, match=r"all structures to replay, such as structure 0 of old\.xyz"):
             self.report(examples, turned[8:10], start, tmp_path)
 
+    def test_stress_that_is_missing(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
+        crystals = atoms_of(list(relabel(start, examples[10:])))
+        for atoms in crystals[6:]:
+            atoms.set_cell([9, 9, 9])
+            atoms.pbc = True
+        said = "4 structure(s) to replay have no stress, which is trained, first structure 6 of old.xyz"
+        assert said in self.report(examples, crystals, start, tmp_path, labels="file")[0].warnings
+        assert "no stress" not in str(self.report(examples, crystals, start, tmp_path)[0].warnings)
+
     @pytest.mark.parametrize(("labels", "scale"), [("model", 1.89), ("file", 1.89), ("model", 0.5)])
     def test_positions_in_another_unit(self, start: Potential, examples: list[Labelled], tmp_path: Path, labels: str,
                                        scale: float) -> None:
-        near = list(relabel(start, (e.structure for e in examples)))
+        near = list(relabel(start, examples))
         with pytest.raises(DataError, match=r"of old\.xyz \(replay\).*length_unit"):
             self.report(near, atoms_of(near[10:], scale=scale), start, tmp_path, labels=labels)
 
     def test_forces_that_are_gradients(self, start: Potential, examples: list[Labelled], tmp_path: Path) -> None:
-        near = list(relabel(start, (e.structure for e in examples)))
+        near = list(relabel(start, examples))
         wrong = [dataclasses.replace(e, forces=-e.forces) for e in near[10:]]  # type: ignore[operator]
         with pytest.raises(DataError, match=r"\(replay\), energies rise where forces point"):
             self.report(near, atoms_of(wrong), start, tmp_path, labels="file")
@@ -189,7 +222,7 @@ class TestInspection:
 class TestOffsets:
     def test_two_compositions(self, start: Potential, examples: list[Labelled]) -> None:
         hydroxyl = [Structure.create([8, 1], [[0, 0, 0], [0.9 + 0.02 * i, 0, 0]]) for i in range(10)]
-        own = list(relabel(start, [*hydroxyl, *(e.structure for e in examples)]))
+        own = list(relabel(start, [*(Labelled(s, math.nan, None) for s in hydroxyl), *examples]))
         off = [dataclasses.replace(e, energy=e.energy + 0.5 * np.count_nonzero(e.structure.numbers == 1) - 0.3)
                for e in own]
         found = offsets(start, off)
@@ -200,7 +233,7 @@ class TestOffsets:
         assert "H +0.500, O -0.300 eV;" in str(found)
 
     def test_one_composition(self, start: Potential, examples: list[Labelled]) -> None:
-        own = list(relabel(start, (e.structure for e in examples)))
+        own = list(relabel(start, examples))
         found = offsets(start, [dataclasses.replace(e, energy=e.energy + 1.5) for e in own])
         assert not found.determined
         assert 2 * found.by_element["H"] + found.by_element["O"] == pytest.approx(1.5, abs=1e-9)

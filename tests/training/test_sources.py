@@ -75,6 +75,7 @@ def test_some_are_left_out(crystals: Crystals, save: Save, tmp_path: Path) -> No
 @pytest.mark.parametrize(("wrong", "text"), [
     ({"a.xyz": 3}, r"leave_out must give places"), ({"a.xyz": [-1]}, r"leave_out must give places"),
     ([3], r"leave_out must give places"), ({"a.xyz": [True]}, r"leave_out must give places"),
+    ({"a.xyz": list(range(12))}, r"all 12 structures of .*a\.xyz are to be left out; do not give the file"),
     ({"b.xyz": [0]}, r"leave_out names b\.xyz, none of the files: a\.xyz"),
     ({"a.xyz": [1, 12]}, r"no structure 12 to leave out; it holds 12, the first is 0")])
 def test_what_cannot_be_left_out(wrong: object, text: str, crystals: Crystals, save: Save, tmp_path: Path) -> None:
