@@ -92,6 +92,15 @@ class TestPlan:
         assert [plan.stage_index(step) for step in range(7)] == [0, 0, 0, 0, 1, 1, 1]
         assert [plan.rate(step) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.05, rate, rate])
 
+    def test_a_stage_is_longer_than_its_warm_up(self) -> None:
+        def plan(steps: int) -> Plan:
+            stages = Stage(epochs=3), Stage(epochs=2, learning_rate=0.1, warmup_steps=steps)
+            return Plan(TrainingConfig(stages=stages, batch_size=5), 10, "mace")
+
+        assert plan(3).rate(6 + 3) == pytest.approx(0.1)  # the last of ten steps
+        with pytest.raises(OptionError, match=r"warmup_steps = 4 leave nothing of a stage of 4 step\(s\), 2 in each"):
+            plan(4)
+
     def test_a_plateau_lowers_the_rate_and_is_resumed(self) -> None:
         config = TrainingConfig(epochs=100, schedule="plateau", learning_rate=1.0)
         plan = Plan(config, 5, "mace")
