@@ -60,6 +60,12 @@ class ModelConfig:
         """Multiplicities 2S+1 the model was made for; (1,) where it does not read them."""
         return (1,)
 
+    @property
+    def usual_state(self) -> dict[str, int]:
+        """A charge and a spin that the model knows, as arguments of `Structure.create`: 0 and 1 if it does."""
+        known = {"charge": (0, self.known_charges), "spin": (1, self.known_spins)}
+        return {name: usual if usual in values else values[0] for name, (usual, values) in known.items()}
+
     def check_structure(self, structure: Structure) -> None:
         """Raise `StructureError` for what the model cannot take, apart from elements, charges and spins."""
 

@@ -118,6 +118,8 @@ class TrainingConfig(Stage):
         latent_weight: weight of what the embeddings of two orientations are apart, for models that learn rotations
             (`mlip.training.objective.TwoViews`).
         torque_weight: weight of the derivative of the energy by a rotation, 1/eV, for the same models.
+        repulsion_weight: of the energy, 1/eV, that two atoms alone gain where they come closer than any of the training
+            structures, see `mlip.training.repulsion`: 1 keeps holes away.
         denoising: how structures are noised, for direct EquiformerV3 made with denoising=True; None for not at all.
         patience: the last stage ends after so many validations without a better loss.
         validate_every: steps between two validations, after each of which the state is written; 0 for an epoch.
@@ -132,6 +134,7 @@ class TrainingConfig(Stage):
     max_gradient: float = 10.0
     latent_weight: float = 0.0
     torque_weight: float = 0.0
+    repulsion_weight: float = 0.0
     denoising: DenoisingConfig | None = None
     patience: int = 50
     validate_every: int = 0

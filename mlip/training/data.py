@@ -18,7 +18,7 @@ from mlip.graph.labelled import Labelled
 from mlip.neighbors import neighbor_list
 
 Example = TypeVar("Example")
-SAMPLE = 1000  # structures from which a mean number of neighbours is taken
+SAMPLE = 1000  # structures whose neighbours are searched before the first step
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,16 @@ class Dataset:
         for start in range(0, len(self), size):
             yield self.batch(range(start, min(start + size, len(self))))
 
+    def sample(self) -> list[Structure]:
+        """Return up to 1 000 structures, evenly spread."""
+        places = np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).round().astype(int)
+        return [self.examples[i].structure for i in places]
+
     def mean_neighbors(self) -> float:
-        """Return the mean number of neighbours of an atom, from up to 1 000 structures evenly spread."""
-        some = [self.examples[i] for i in np.linspace(0, len(self) - 1, min(len(self), SAMPLE)).round().astype(int)]
-        edges = sum(len(neighbor_list(e.structure.positions, self.potential.cutoff, e.structure.cell,
-                                      e.structure.pbc).senders) for e in some)
-        return edges / max(sum(len(e.structure) for e in some), 1)
+        """Return the mean number of neighbours of an atom in a sample."""
+        some = self.sample()
+        edges = sum(len(neighbor_list(s.positions, self.potential.cutoff, s.cell, s.pbc).senders) for s in some)
+        return edges / max(sum(map(len, some)), 1)
 
 
 def fingerprint(examples: Sequence[Labelled]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from mlip.training.data import Dataset
 from mlip.training.metrics import Errors, errors
 from mlip.training.module import TrainingModule, remedy
 
+PAIRS = 256  # of atoms, of a validation with `repulsion_weight`
 SYMMETRY_STRUCTURES, SYMMETRY_ROTATIONS = 8, 16  # that the card of a model which learns rotations reports
 
 
@@ -144,9 +146,10 @@ class Keeper(Callback):
         last = max(step - 1, 0)
         stage = plan.stage_index(last)
         potential = self.module.potential(self.info)
-        found: Errors = trainer.strategy.broadcast(  # type: ignore[assignment]  # nothing, in other processes
-            errors(Dataset(self.validation, potential)) if trainer.is_global_zero else None)
-        score = score_of(found, plan.stage(last))
+        found: Errors
+        found, gain = trainer.strategy.broadcast(  # type: ignore[misc]  # nothing, in other processes
+            (errors(Dataset(self.validation, potential)), self._gain(potential)) if trainer.is_global_zero else None)
+        score = score_of(found, plan.stage(last)) + self.module.config.repulsion_weight * gain
         if step == 0:
             for part in self.module.config.parts:
                 score_of(found, part)
@@ -168,6 +171,13 @@ class Keeper(Callback):
         self.module.losses.clear()
         if self._bar is not None:
             self._bar.set_postfix_str(str(found))
+
+    def _gain(self, potential: Potential) -> float:
+        """Return what close pairs gain, eV, the same pairs each time."""
+        repulsion = self.module.repulsion
+        if repulsion is None:
+            return 0.0
+        return float(repulsion.gain(potential.model, np.random.default_rng(0), PAIRS))
 
     def _keep(self, potential: Potential, found: Errors) -> None:
         validation = found.to_dict()

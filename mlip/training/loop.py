@@ -20,6 +20,7 @@ from mlip.graph.labelled import Labelled
 from mlip.training.config import TrainingConfig
 from mlip.training.data import Dataset, fingerprint
 from mlip.training.plan import Plan
+from mlip.training.repulsion import Repulsion
 from mlip.training.store import FrameStore
 
 if TYPE_CHECKING:
@@ -75,15 +76,17 @@ def train(potential: Potential, training: Sequence[Labelled], validation: Sequen
     if any(stage.config_weights for stage in config.parts):
         config.check_groups(e.config_type for part in (training, replay) for e in part)
     plan = Plan(config, len(training), potential.model.config.family, len(replay), replay_fraction)
-    module = TrainingModule(potential, config, plan)
+    seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
+    data = Dataset(seen, potential)
+    repulsion = Repulsion.of(data.sample(), potential.cutoff) if config.repulsion_weight else None
+    module = TrainingModule(potential, config, plan, repulsion)
     info = dataclasses.replace(info or potential.info, description=(info.description if info else "") or (
         f"trained on {len(training)} structures, validated on {len(validation)}"))
     identity = {**dataclasses.asdict(config), "model": potential.info.sha256,
                 "trained": [[n, list(w.shape)] for n, w in module.model.named_parameters() if w.requires_grad],
                 "data": [fingerprint(part) for part in (training, validation, replay)], "replay": replay_fraction}
-    seen: Any = ConcatDataset([training, replay]) if len(replay) else training  # type: ignore[list-item]
     keeper = Keeper(folder, module, validation, info, json.loads(json.dumps(identity)), progress)
-    _fit(keeper, Dataset(seen, potential), "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
+    _fit(keeper, data, "gpu" if potential.device.type == "cuda" else "cpu", devices, nodes)
     if not keeper.best_round:
         report("warning: no validation was better than that of the start, whose weights the best model has; lower the "
                "learning rate, or train longer")

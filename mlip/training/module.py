@@ -18,6 +18,7 @@ from mlip.training.data import Batch, Dataset
 from mlip.training.objective import objective_for
 from mlip.training.optimizer import AdamW, Muon
 from mlip.training.plan import Plan
+from mlip.training.repulsion import Repulsion
 
 
 class TrainingModule(LightningModule):
@@ -28,12 +29,14 @@ class TrainingModule(LightningModule):
         average: its moving average, which is validated and kept.
         objective: the loss, which may have weights of its own.
         plan: what each step does.
+        repulsion: what is added to the loss with `repulsion_weight`; None for nothing.
         losses: of the steps since the last validation.
     """
 
-    def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan) -> None:
+    def __init__(self, potential: Potential, config: TrainingConfig, plan: Plan,
+                 repulsion: Repulsion | None = None) -> None:
         super().__init__()
-        self.config, self.plan = config, plan
+        self.config, self.plan, self.repulsion = config, plan, repulsion
         self.model = copy.deepcopy(potential.model)
         if not any(weight.requires_grad for weight in self.model.parameters()):
             self.model.requires_grad_(True)
@@ -66,6 +69,8 @@ class TrainingModule(LightningModule):
         """Return the loss of a batch."""
         generator = np.random.default_rng([self.config.seed, self.global_step, self.global_rank])
         loss: Tensor = self.objective(self.model, batch, generator)
+        if self.repulsion is not None:
+            loss = loss + self.config.repulsion_weight * self.repulsion.gain(self.model, generator)
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the training loss became {loss.item()} in step {self.global_step}; "
                                  f"{remedy(self.plan.rate(self.global_step))}")

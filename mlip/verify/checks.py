@@ -306,11 +306,8 @@ def transformed(atoms: Atoms, matrix: Array) -> Atoms:
 
 
 def _state(potential: Potential, head: str) -> dict[str, int | str]:
-    """Return the head, and charge and spin that the model knows: 0 and 1 if it does."""
-    config = potential.model.config
-    charge, spin = (usual if usual in known else known[0]
-                    for usual, known in ((0, config.known_charges), (1, config.known_spins)))
-    return {"head": head, "charge": charge, "spin": spin}
+    """Return the head, and charge and spin that the model knows."""
+    return {"head": head, **potential.model.config.usual_state}
 
 
 def _predict(potential: Potential, atoms: Atoms) -> Prediction:

@@ -349,6 +349,9 @@ class TestResume:
     def test_rotations(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.compare(4, place, monkeypatch, {"model": TRANSIP}, latent_weight=1.0, torque_weight=1.0)
 
+    def test_repulsion(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.compare(4, place, monkeypatch, {}, repulsion_weight=1.0)
+
     def test_anew(self, place: Path) -> None:
         """Without its state a run begins again, and so does its log."""
         trained(place, "run")
