@@ -36,10 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(options.run(options) or 0)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever reads the output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (MLIPError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return 1
         if options.debug:
             raise
         print(f"mlip {options.command}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -47,6 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130
+
+
+def _reader_left() -> bool:
+    """Return whether whoever reads the output has seen enough, as `head` has; what is left of it goes nowhere then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def evaluate_on(potential: Potential | Committee, examples: Iterable[Labelled],
     for batch in in_batches(examples, batch_atoms):
         compared = each(partial(_compared, batch=batch, first=first))
         isolated = np.mean([energies for _, energies in compared], axis=0)
-        for i, (example, *of_members) in enumerate(zip(batch, *(each for each, _ in compared), strict=True)):
+        for i, (example, *of_members) in enumerate(zip(batch, *(off for off, _ in compared), strict=True)):
             _add(found, example, mean_difference(of_members), first + i, float(isolated[i]))
         first += len(batch)
     if not first:
