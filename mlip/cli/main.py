@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -50,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reader_left() -> bool:
     """Return whether whoever reads the output has seen enough, as `head` has; what is left of it goes nowhere then."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    watched = select.poll()
+    watched.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in watched.poll(0))
+    if left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return left
 
 
 if __name__ == "__main__":
