@@ -37,6 +37,10 @@ class NeighborList(Edges):
         edges._offsets = offsets
         return edges  # type: ignore[no-any-return]
 
+    def vectors(self, positions: NDArray[np.float64], cell: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[E, 3] A: the vector of each edge, for positions [N, 3] and cell [3, 3], A."""
+        return positions[self.senders] - positions[self.receivers] + self.shifts @ cell
+
     @property
     def offsets(self) -> NDArray[np.int64]:
         """[N+1] int64: the edges of receiver i are those from offsets[i] to offsets[i + 1] - 1."""

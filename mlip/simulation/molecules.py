@@ -42,7 +42,7 @@ def molecules_of(atoms: Atoms) -> Molecules:
     """
     radii = STRETCH * np.array(natural_cutoffs(atoms))
     edges = neighbor_list(atoms.positions, 2 * max(float(radii.max(initial=0.0)), 0.1), atoms.cell.array, atoms.pbc)
-    vectors = atoms.positions[edges.senders] - atoms.positions[edges.receivers] + edges.shifts @ atoms.cell.array
+    vectors = edges.vectors(atoms.positions, atoms.cell.array)
     bonded = np.linalg.norm(vectors, axis=1) < radii[edges.senders] + radii[edges.receivers]
     label = np.full(len(atoms), -1, dtype=np.int64)
     image = np.zeros((len(atoms), 3), dtype=np.int64)  # lattice vectors that bring an atom to its molecule

@@ -45,9 +45,8 @@ class Repulsion:
         for s in structures:
             elements.update(s.numbers.tolist())
             edges = neighbor_list(s.positions, cutoff, s.cell, s.pbc)
-            vectors = s.positions[edges.senders] - s.positions[edges.receivers] + edges.shifts @ s.cell
             ends = s.numbers[edges.senders], s.numbers[edges.receivers]
-            np.minimum.at(closest, ends, np.linalg.norm(vectors, axis=1))
+            np.minimum.at(closest, ends, np.linalg.norm(edges.vectors(s.positions, s.cell), axis=1))
         pairs = list(combinations_with_replacement(sorted(elements), 2))
         numbers = np.array(pairs, dtype=np.int64).reshape(-1, 2)
         near, far = SIZES[numbers].sum(axis=1), closest[tuple(numbers.T)]
@@ -56,10 +55,12 @@ class Repulsion:
 
     def gain(self, model: EnergyModel, generator: np.random.Generator, count: int = COUNT) -> Tensor:
         """Return the mean energy, eV, that so many pairs gain by coming closer; they are drawn at random."""
-        config, drawn = model.config, range(count if len(self.numbers) else 0)
-        chosen = generator.integers(max(len(self.numbers), 1), size=len(drawn))
-        heads = generator.integers(len(config.heads), size=len(drawn))
-        directions = generator.standard_normal((len(drawn), 3))
+        if not len(self.numbers):
+            return torch.zeros(())
+        config = model.config
+        chosen = generator.integers(len(self.numbers), size=count)
+        heads = generator.integers(len(config.heads), size=count)
+        directions = generator.standard_normal((count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         far = self.far[chosen]
         near = generator.uniform(self.near[chosen], far)
@@ -68,7 +69,7 @@ class Repulsion:
             return Structure.create(self.numbers[chosen[i]], [np.zeros(3), distance * directions[i]],
                                     head=config.heads[heads[i]], **config.usual_state)
 
-        structures = [pair(i, r[i]) for r in (near, far) for i in drawn]
+        structures = [pair(i, r[i]) for r in (near, far) for i in range(count)]
         graph = build_graph(structures, config.cutoff, heads=config.heads, device=next(model.parameters()).device)
         closer, apart = evaluate(model, graph, forces=False, training=True).energy.chunk(2)
-        return torch.relu(apart.detach() - closer).sum() / count
+        return torch.relu(apart.detach() - closer).mean()

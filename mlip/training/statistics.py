@@ -102,8 +102,7 @@ def pairs(store: FrameStore, cutoff: float) -> dict[str, Any]:
     for place in sample.tolist():
         s = store[place].structure
         found = neighbor_list(s.positions, cutoff, s.cell, s.pbc)
-        vectors = s.positions[found.senders] - s.positions[found.receivers] + found.shifts @ s.cell
-        lengths = np.linalg.norm(vectors, axis=1)
+        lengths = np.linalg.norm(found.vectors(s.positions, s.cell), axis=1)
         edges, atoms, reached = edges + len(lengths), atoms + len(s), reached + (len(lengths) > 0)
         alone = int((np.diff(found.offsets) == 0).sum())
         if alone and not lonely:
